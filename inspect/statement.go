@@ -1,0 +1,219 @@
+package inspect
+
+import "strings"
+
+// Kind is the statement's name as PostgreSQL's command tag has it: "SELECT",
+// "UPDATE", "ALTER TABLE". Source: src/include/tcop/cmdtaglist.h.
+type Kind string
+
+// The kinds that the proxy itself acts on.
+const (
+	KindBegin              Kind = "BEGIN"
+	KindStart              Kind = "START TRANSACTION"
+	KindCommit             Kind = "COMMIT"
+	KindRollback           Kind = "ROLLBACK"
+	KindSavepoint          Kind = "SAVEPOINT"
+	KindRelease            Kind = "RELEASE"
+	KindRollbackTo         Kind = "ROLLBACK TO" // its tag is ROLLBACK, its effect is not
+	KindPrepareTransaction Kind = "PREPARE TRANSACTION"
+	KindCommitPrepared     Kind = "COMMIT PREPARED"
+	KindRollbackPrepared   Kind = "ROLLBACK PREPARED"
+	KindSelect             Kind = "SELECT"
+	KindInsert             Kind = "INSERT"
+	KindUpdate             Kind = "UPDATE"
+	KindDelete             Kind = "DELETE"
+	KindMerge              Kind = "MERGE"
+	KindTruncate           Kind = "TRUNCATE TABLE"
+	KindCopyFrom           Kind = "COPY FROM" // its tag is COPY
+	KindCopyTo             Kind = "COPY TO"   // its tag is COPY
+	KindSet                Kind = "SET"       // SET, RESET and SET TRANSACTION alike are told apart by Statement.Set
+	KindReset              Kind = "RESET"
+	KindPrepare            Kind = "PREPARE"
+	KindExecute            Kind = "EXECUTE"
+	KindDeallocate         Kind = "DEALLOCATE"
+	KindDiscard            Kind = "DISCARD"
+	KindLockTable          Kind = "LOCK TABLE"
+	KindCall               Kind = "CALL"
+	KindDo                 Kind = "DO"
+)
+
+// Access is what a statement does with one relation; a set of bits.
+type Access uint16
+
+// The accesses.
+const (
+	AccessRead     Access = 1 << iota
+	AccessLockRows        // SELECT … FOR UPDATE / SHARE
+	AccessInsert
+	AccessUpdate
+	AccessDelete
+	AccessTruncate
+	AccessDefine // DDL on it, or LOCK TABLE
+
+	AccessWrite = AccessInsert | AccessUpdate | AccessDelete | AccessTruncate
+)
+
+var accessNames = []struct {
+	bit  Access
+	name string
+}{
+	{AccessRead, "read"}, {AccessLockRows, "lock rows"}, {AccessInsert, "insert"}, {AccessUpdate, "update"},
+	{AccessDelete, "delete"}, {AccessTruncate, "truncate"}, {AccessDefine, "define"},
+}
+
+// String lists the accesses, as in "read, update".
+func (a Access) String() string {
+	var names []string
+	for _, n := range accessNames {
+		if a&n.bit != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// LockMode is a table-level lock mode, weakest first, as in the manual's
+// section 13.3.1; NoLock is zero.
+type LockMode uint8
+
+// The lock modes.
+const (
+	NoLock LockMode = iota
+	AccessShare
+	RowShare
+	RowExclusive
+	ShareUpdateExclusive
+	Share
+	ShareRowExclusive
+	Exclusive
+	AccessExclusive
+)
+
+var lockNames = [...]string{
+	"", "ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE",
+	"SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE",
+}
+
+// String returns the manual's name of the mode.
+func (m LockMode) String() string {
+	if int(m) < len(lockNames) {
+		return lockNames[m]
+	}
+	return lockNames[AccessExclusive]
+}
+
+// Relation is one table, view or sequence that a statement names, and what it
+// does with it. Schema is empty when the text does not qualify the name.
+// Names are as PostgreSQL folds them (lower case unless quoted).
+type Relation struct {
+	Schema, Name string
+	Access       Access
+	Bound        Bound    // of the UPDATE, DELETE, MERGE or TRUNCATE on it
+	Rows         int      // for BoundKeyed: at most this many rows, as far as the text shows; 0 elsewhere
+	Lock         LockMode // the table lock that DDL or LOCK TABLE takes on it; NoLock for queries and DML but TRUNCATE
+	Rewrite      bool     // DDL that rewrites the whole table under its lock, as far as the text shows
+}
+
+// Hidden is a set of bits: what a statement may do that its kind does not say.
+type Hidden uint16
+
+// What may be hidden.
+const (
+	HiddenCTEWrite   Hidden = 1 << iota // data-modifying WITH
+	HiddenExplain                       // EXPLAIN ANALYZE runs its statement
+	HiddenPrepared                      // PREPARE carries a statement, EXECUTE runs one
+	HiddenCursor                        // DECLARE CURSOR
+	HiddenCopyQuery                     // COPY (query) TO
+	HiddenCreateAs                      // CREATE TABLE AS, SELECT INTO
+	HiddenBlock                         // DO: a block in some language
+	HiddenCall                          // CALL of a procedure
+	HiddenFunction                      // calls a function that is not known to be harmless
+	HiddenRowLock                       // SELECT … FOR UPDATE and friends
+	HiddenServerSide                    // COPY to or from a file or program on the server, lo_import and the like
+	HiddenSettings                      // may change settings (set_config, a SET clause)
+)
+
+// Setting describes SET and RESET in all their forms.
+type Setting struct {
+	Name  string // lower case; "transaction_read_only" and the like for SET TRANSACTION modes; "all" for RESET ALL
+	Local bool   // SET LOCAL or SET TRANSACTION
+	Value string // as text when the statement shows a constant; "" for DEFAULT and RESET
+	Reset bool   // RESET, or SET … TO DEFAULT
+}
+
+// Statement holds the facts about one SQL statement. It is immutable and
+// shared between sessions.
+type Statement struct {
+	Class     Class // the most dangerous thing that it may do: a SELECT with a data-modifying CTE is Write
+	Kind      Kind
+	Relations []Relation // every relation that the text names, written ones first; no duplicates
+	Bound     Bound      // the widest of its Relations' bounds
+	Hidden    Hidden
+
+	Start, Len int // where it stands in the text, in bytes, without the semicolon; Len 0 means to the end
+
+	NoBlock      bool // cannot run inside a transaction block (PreventInTransactionBlock in the server)
+	Concurrently bool // CONCURRENTLY: waits for transactions by design, never gets a lock_timeout
+
+	// Read-write or read-only mode that BEGIN, START TRANSACTION or SET
+	// TRANSACTION asks for; Chain is COMMIT or ROLLBACK … AND CHAIN.
+	AsksReadWrite, AsksReadOnly, Chain bool
+
+	Set      *Setting   // for KindSet and KindReset; nil elsewhere
+	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), or cursor
+	Prepared *Statement // what PREPARE prepares; nil elsewhere
+
+	Why string // why the class is Unknown; "" otherwise
+}
+
+// Writes reports whether the statement may change rows or schema, as far as
+// its text shows: everything but Read, Session and Control.
+func (s *Statement) Writes() bool {
+	return s.Class == Unknown || s.Class == Write || s.Class == Define
+}
+
+// Batch is what one Query or Parse message held: its statements in order, or
+// why it could not be read. It is immutable and shared between sessions.
+type Batch struct {
+	Statements  []Statement // empty for an empty query
+	Class       Class       // the most dangerous of the statements'; Read for an empty query, Unknown when Why is set
+	Why         string      // why the text was not classified (parser error, too long …); "" when it was
+	Fingerprint uint64      // equal for texts that differ in literals only; 0 when unknown
+
+	// Words are the identifier-like words of a text that was not classified,
+	// folded to lower case and sorted. nil means "any word may occur".
+	Words []string
+}
+
+// Mentions reports whether name (a relation's, without schema) may occur in
+// the text. For a classified batch it is exact; for an unclassified one it
+// errs to true.
+func (b *Batch) Mentions(name string) bool {
+	if b.Why == "" {
+		for i := range b.Statements {
+			for j := range b.Statements[i].Relations {
+				if b.Statements[i].Relations[j].Name == name {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	if b.Words == nil {
+		return true
+	}
+	lo, hi := 0, len(b.Words)
+	for lo < hi {
+		if mid := (lo + hi) / 2; b.Words[mid] < name {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo < len(b.Words) && b.Words[lo] == name
+}
+
+// NewUnknown returns the batch for a text that could not be classified.
+func NewUnknown(why string, words []string) *Batch {
+	return &Batch{Class: Unknown, Why: why, Words: words}
+}
