@@ -1,0 +1,52 @@
+# Every target is a thin line over a go command; "make" builds.
+
+GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-lint
+FUZZTIME ?= 30s
+ARGS ?=
+
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup
+
+build:
+	go build -trimpath -o bin/ ./cmd/lockkeeper
+
+check: lint test
+
+fmt:
+	$(GOLANGCI_LINT) fmt
+
+lint:
+	$(GOLANGCI_LINT) run
+
+test: setup
+	go vet ./...
+	go test -race -shuffle=on -timeout=30m ./...
+	CGO_ENABLED=0 go build ./policy/... ./proxy/... ./admin/...
+
+quick:
+	go test ./policy/... ./proxy/... ./admin/...
+
+e2e: setup
+	internal/tools/e2e.sh
+
+demo: setup
+	go run ./internal/demo $(ARGS)
+
+fuzz:
+	internal/tools/fuzz.sh $(FUZZTIME)
+
+golden:
+	UPDATE_GOLDEN=1 go test ./...
+	git diff --stat
+
+docs:
+	go run ./cmd/lockkeeper docs --dir docs/reference
+
+bench:
+	go run ./bench $(ARGS)
+
+deps:
+	go list -deps -f '{{with .Module}}{{if not .Main}}{{$$.ImportPath}}{{end}}{{end}}' ./cmd/lockkeeper | LC_ALL=C sort > docs/reference/packages.txt
+
+# What tests need besides Go: a C compiler and PostgreSQL's binaries.
+setup:
+	@internal/tools/setup.sh

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Gets what the tests and the demo need besides Go: a C compiler (for
+# pg_query_go) and PostgreSQL's server binaries. Does nothing when they are
+# there; installs them where it may; otherwise says exactly what is missing.
+set -euo pipefail
+
+has_server() {
+	local dir
+	for dir in "${LOCKKEEPER_PG_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" /usr/lib/postgresql/*/bin; do
+		if [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then
+			return 0
+		fi
+	done
+	command -v initdb >/dev/null && command -v postgres >/dev/null
+}
+
+has_compiler() {
+	command -v "${CC:-gcc}" >/dev/null && { [ "$(uname)" != Linux ] || [ -e /usr/include/stdlib.h ]; }
+}
+
+missing=()
+has_compiler || missing+=(gcc libc6-dev)
+has_server || missing+=(postgresql)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+	echo "setup: installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	# No cluster is made or started: tests start servers of their own.
+	quiet=/etc/postgresql-common/createcluster.conf
+	if [ ! -e $quiet ]; then
+		mkdir -p "$(dirname $quiet)"
+		echo 'create_main_cluster = false' >$quiet
+		trap 'rm -f "$quiet"' EXIT
+	fi
+	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
+	has_compiler && has_server && exit 0
+fi
+
+{
+	echo "setup: missing: ${missing[*]}"
+	has_compiler || echo "  a C compiler and the C library's headers (Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc)"
+	has_server || echo "  PostgreSQL's initdb and postgres (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server;" \
+		"macOS: brew install postgresql), or LOCKKEEPER_PG_BIN=folder that has them"
+} >&2
+exit 1
