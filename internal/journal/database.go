@@ -87,7 +87,11 @@ func openDatabase(ctx context.Context, c *Config) (*database, error) {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	d.write.SetMaxOpenConns(1)
-	if err = d.prepare(ctx, c); err == nil {
+	err = d.prepare(ctx, c)
+	if code(err) == sqlite3.SQLITE_READONLY { // we may write the file: its header says that we may not
+		err = fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err == nil {
 		d.read, err = sql.Open("sqlite", dsn(c.Path, "ro"))
 	}
 	if err != nil {
@@ -175,9 +179,6 @@ func (d *database) create(ctx context.Context) error {
 	}
 	defer func() { _ = tx.Rollback() }()
 	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
-		if code(err) == sqlite3.SQLITE_ERROR { // entries exists: somebody else's database
-			return fmt.Errorf("%w: %w", errDamaged, err)
-		}
 		return fmt.Errorf("create the schema: %w", err)
 	}
 	return tx.Commit()
@@ -203,9 +204,19 @@ func code(err error) int {
 }
 
 // damaged reports whether the file, and not the disk or the moment, is bad.
+// Our SQL is constant: where SQLite finds fault with it, or with what it is
+// given, the file is not what we made.
 func damaged(err error) bool {
-	c := code(err)
-	return errors.Is(err, errDamaged) || c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB || c == sqlite3.SQLITE_FORMAT
+	if errors.Is(err, errDamaged) {
+		return true
+	}
+	switch code(err) {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT,
+		sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_INTERNAL:
+		return true
+	default:
+		return false
+	}
 }
 
 // setAside gives a damaged database and the files beside it another name, and
