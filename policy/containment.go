@@ -14,7 +14,7 @@ const (
 )
 
 // Scope limits a containment to some subjects. Empty fields match everything;
-// Application is a pattern with * as in path.Match.
+// Application is a pattern in which * stands for any characters.
 type Scope struct {
 	Database    string `json:"database,omitempty"`
 	User        string `json:"user,omitempty"`

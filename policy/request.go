@@ -57,7 +57,10 @@ func (v Verdict) String() string {
 
 // Refusal is the ErrorResponse that a client receives.
 type Refusal struct {
-	SQLSTATE, Message, Detail, Hint string
+	SQLSTATE string `json:"sqlstate"`
+	Message  string `json:"message"`
+	Detail   string `json:"detail,omitempty"`
+	Hint     string `json:"hint,omitempty"`
 }
 
 // Decision is what the policy says about one batch.
@@ -104,4 +107,8 @@ type Throttle struct {
 	StatementsPerSecond float64 // 0 is no limit
 	MaxWait             time.Duration
 	Refusal             *Refusal // when MaxWait is not enough
+
+	// Begin is set for BEGIN, of which nobody knows yet what the transaction
+	// will write: wait while the key is in debt, and count nothing.
+	Begin bool
 }
