@@ -1,0 +1,55 @@
+// Command demo shows what lockkeeper does: a throwaway PostgreSQL with an Odoo-like database, lockkeeper in front, and a tour.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+func main() {
+	runtime.LockOSThread() // lockkeeper ends with the thread that starts it, see childAttributes
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(os.Stderr, "\nThe demo did not go as told: %v\n", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called; nothing else is deferred
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	exit := flags.Bool("exit", false, "end after the tour instead of waiting for Ctrl-C")
+	rows := flags.Int("rows", 100_000, "rows in account_move")
+	dir := flags.String("dir", ".demo", "folder for everything that the demo writes; it is removed at the end")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	s := &stage{dir: *dir, rows: *rows, out: out}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	t := &tour{
+		stage: s,
+		now:   time.Now, //nolint:forbidigo // a program's main: the tour is given its clock here
+	}
+	if err := t.run(ctx); err != nil {
+		return err
+	}
+	s.printConnections()
+	if *exit {
+		return nil
+	}
+	fmt.Fprintf(out, "\nBoth run until you press Ctrl-C.\n")
+	return s.waitForEnd(ctx)
+}
