@@ -149,6 +149,8 @@ func statementObjection(s *inspect.Statement) string {
 		return "it is a write"
 	case s.Class == inspect.Define && !locksWeakly(s, inspect.AccessShare):
 		return "it is DDL, maintenance, or takes a lock that writers need"
+	case s.Kind == "LOAD":
+		return "it loads code into the server"
 	case s.Hidden&inspect.HiddenServerSide != 0:
 		return "it works on the server's files or programs"
 	case s.Hidden&inspect.HiddenRowLock != 0:

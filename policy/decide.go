@@ -60,7 +60,6 @@ func (e *evaluation) decision() Decision {
 func (e *evaluation) batch(b *inspect.Batch) {
 	if b.Why != "" {
 		e.unclassified(b)
-		return
 	}
 	for i := range b.Statements {
 		s := &b.Statements[i]

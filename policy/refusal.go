@@ -87,7 +87,7 @@ func deedWord(s *inspect.Statement, rel *inspect.Relation) string {
 // worst returns the relation that a statement is named after in messages: the
 // first written one, or the first that it defines; nil when there is none.
 func worst(s *inspect.Statement) *inspect.Relation {
-	for _, a := range [...]inspect.Access{inspect.AccessWrite, inspect.AccessDefine} {
+	for _, a := range [...]inspect.Access{inspect.AccessWrite, inspect.AccessDefine, inspect.AccessLockRows} {
 		for i := range s.Relations {
 			if s.Relations[i].Access&a != 0 {
 				return &s.Relations[i]
