@@ -180,37 +180,40 @@ type Batch struct {
 	Why         string      // why the text was not classified (parser error, too long …); "" when it was
 	Fingerprint uint64      // equal for texts that differ in literals only; 0 when unknown
 
-	// Words are the identifier-like words of a text that was not classified,
-	// folded to lower case and sorted. nil means "any word may occur".
+	// NoPositions is set where a shortened form of the text was parsed: Start
+	// and Len of all statements are zero, and nobody can cut the text.
+	NoPositions bool
+
+	// Words are the identifier-like words of a text whose class is Unknown,
+	// folded to lower case and sorted. nil means "any word may occur" there.
 	Words []string
 }
 
 // Mentions reports whether name (a relation's, without schema) may occur in
-// the text. For a classified batch it is exact; for an unclassified one it
-// errs to true.
+// the text. For a classified batch it is exact; for a batch whose class is
+// Unknown (DO and CALL included) it errs to true.
 func (b *Batch) Mentions(name string) bool {
-	if b.Why == "" {
-		for i := range b.Statements {
-			for j := range b.Statements[i].Relations {
-				if b.Statements[i].Relations[j].Name == name {
-					return true
-				}
+	for i := range b.Statements {
+		for j := range b.Statements[i].Relations {
+			if b.Statements[i].Relations[j].Name == name {
+				return true
 			}
 		}
+	}
+	if b.Class != Unknown {
 		return false
 	}
-	if b.Words == nil {
-		return true
-	}
-	lo, hi := 0, len(b.Words)
-	for lo < hi {
-		if mid := (lo + hi) / 2; b.Words[mid] < name {
-			lo = mid + 1
-		} else {
-			hi = mid
+	return b.Words == nil || !isWord(name) || contains(b.Words, strings.ToLower(name))
+}
+
+// isWord reports whether name is one that Words would hold for certain.
+func isWord(name string) bool {
+	for i := range len(name) {
+		if !isWordByte(name[i]) || name[i] >= 0x80 {
+			return false
 		}
 	}
-	return lo < len(b.Words) && b.Words[lo] == name
+	return name != "" && (name[0] < '0' || name[0] > '9') && name[0] != '$'
 }
 
 // NewUnknown returns the batch for a text that could not be classified.

@@ -1,0 +1,198 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Limits bound what inspection may cost. Zero means the default.
+type Limits struct {
+	CacheBytes int64         // facts kept, with their texts
+	ParseSlots int           // texts being parsed at a time; each may cost a hundred times its length in memory
+	ParseBytes int           // the longest text given to the parser, after long runs were cut out of it
+	ParseWait  time.Duration // for a slot; then the text is Unknown
+}
+
+// The reasons why an Inspector gives a text to no parser; Batch.Why begins
+// with one of them or with ParserReason.
+const (
+	ReasonLexing   = "text that this session's settings make ambiguous"
+	ReasonTooLong  = "longer than the limit for parsing"
+	ReasonBusy     = "parser busy"
+	ReasonCanceled = "inspection cancelled"
+
+	// ParserReason is how a ParseFunc begins the reason for a text that it
+	// could not parse.
+	ParserReason = "parser: "
+)
+
+// slowParse is how long a parse may take before it is counted as slow.
+const slowParse = time.Second
+
+// DefaultLimits returns the limits in force where none are set.
+func DefaultLimits() Limits {
+	return Limits{CacheBytes: 64 << 20, ParseSlots: 4, ParseBytes: 1 << 20, ParseWait: 5 * time.Second}
+}
+
+// withDefaults returns l with the default in place of every zero.
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	if l.CacheBytes == 0 {
+		l.CacheBytes = d.CacheBytes
+	}
+	if l.ParseSlots == 0 {
+		l.ParseSlots = d.ParseSlots
+	}
+	if l.ParseBytes == 0 {
+		l.ParseBytes = d.ParseBytes
+	}
+	if l.ParseWait == 0 {
+		l.ParseWait = d.ParseWait
+	}
+	return l
+}
+
+// Validate says which limits cannot be.
+func (l Limits) Validate() error {
+	var errs []error
+	if l.CacheBytes < 0 {
+		errs = append(errs, fmt.Errorf("cache_bytes: %d is negative", l.CacheBytes))
+	}
+	if l.ParseSlots < 0 {
+		errs = append(errs, fmt.Errorf("parse_slots: %d is negative", l.ParseSlots))
+	}
+	if l.ParseBytes < 0 {
+		errs = append(errs, fmt.Errorf("parse_bytes: %d is negative", l.ParseBytes))
+	}
+	if l.ParseWait < 0 {
+		errs = append(errs, fmt.Errorf("parse_wait: %s is negative", l.ParseWait))
+	}
+	return errors.Join(errs...)
+}
+
+// Inspector turns texts into batches: from its cache at once, by the parser
+// in a bounded number of slots. It is safe for concurrent use.
+type Inspector struct {
+	limits    Limits
+	parse     ParseFunc
+	cache     *cache
+	shortener shortener
+	slots     chan struct{}
+	metrics   *metrics
+}
+
+// NewInspector returns an inspector that uses parse for texts that it does
+// not know. Limits that Validate refuses count as zero. reg may be nil.
+func NewInspector(l Limits, parse ParseFunc, reg prometheus.Registerer) *Inspector {
+	if l.Validate() != nil {
+		l = Limits{}
+	}
+	l = l.withDefaults()
+	i := &Inspector{
+		limits:    l,
+		parse:     parse,
+		cache:     newCache(l.CacheBytes),
+		shortener: shortener{seed: maphash.MakeSeed()},
+		slots:     make(chan struct{}, l.ParseSlots),
+	}
+	i.metrics = newMetrics(reg, i)
+	return i
+}
+
+// Lookup returns what is known of the text already, or nil: then Inspect is
+// to be asked, away from the hot path. It does not allocate and does not keep
+// text.
+func (i *Inspector) Lookup(text []byte, lex Lexing) *Batch {
+	if lex.unsure(text) {
+		return nil
+	}
+	b := i.cache.get(text)
+	if b == nil {
+		i.metrics.misses.Inc()
+		return nil
+	}
+	i.metrics.hits.Inc()
+	i.metrics.count(b)
+	return b
+}
+
+// Inspect returns the facts about a text. It may wait for a parse slot, for a
+// bounded time, and it never returns nil: a text that was not parsed, for
+// whatever reason, comes back as Unknown. It does not keep text.
+func (i *Inspector) Inspect(ctx context.Context, text []byte, lex Lexing) *Batch {
+	b := i.inspect(ctx, text, lex)
+	i.metrics.count(b)
+	return b
+}
+
+func (i *Inspector) inspect(ctx context.Context, text []byte, lex Lexing) *Batch {
+	if lex.unsure(text) {
+		return NewUnknown(ReasonLexing, nil)
+	}
+	if b := i.cache.get(text); b != nil {
+		return b
+	}
+	short := text
+	if len(text) > i.limits.ParseBytes {
+		short = i.shortener.shorten(text)
+	}
+	if len(short) > i.limits.ParseBytes {
+		return NewUnknown(ReasonTooLong, WordsOf(text))
+	}
+	if why := i.acquire(ctx); why != "" {
+		return NewUnknown(why, WordsOf(text))
+	}
+	b := i.parseInSlot(string(short))
+	if len(short) != len(text) {
+		return b.withoutPositions()
+	}
+	i.cache.put(text, b)
+	return b
+}
+
+// acquire takes a parse slot, or says why there is none.
+func (i *Inspector) acquire(ctx context.Context) (why string) {
+	select {
+	case i.slots <- struct{}{}:
+		return ""
+	default:
+	}
+	wait := time.NewTimer(i.limits.ParseWait)
+	defer wait.Stop()
+	select {
+	case i.slots <- struct{}{}:
+		return ""
+	case <-wait.C:
+		return ReasonBusy
+	case <-ctx.Done():
+		return ReasonCanceled
+	}
+}
+
+func (i *Inspector) parseInSlot(text string) *Batch {
+	defer func() { <-i.slots }()
+	timer := prometheus.NewTimer(i.metrics.seconds)
+	b := i.parse(text)
+	if timer.ObserveDuration() > slowParse {
+		i.metrics.slow.Inc()
+	}
+	return b
+}
+
+// withoutPositions returns b for a text of which only a shortened form was
+// parsed: where its statements stand is not known.
+func (b *Batch) withoutPositions() *Batch {
+	c := *b
+	c.NoPositions = true
+	c.Statements = make([]Statement, len(b.Statements))
+	copy(c.Statements, b.Statements)
+	for i := range c.Statements {
+		c.Statements[i].Start, c.Statements[i].Len = 0, 0
+	}
+	return &c
+}

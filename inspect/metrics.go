@@ -1,0 +1,67 @@
+package inspect
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the inspector's; see docs/reference/metrics.
+type metrics struct {
+	hits, misses, slow                     prometheus.Counter
+	seconds                                prometheus.Histogram
+	lexing, tooLong, busy, canceled, other prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "lockkeeper_inspect_" + name, Help: help})
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "lockkeeper_inspect_" + name, Help: help}, value)
+	}
+	unknown := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "lockkeeper_inspect_unknown_total",
+		Help: "Texts that could not be classified, by reason.",
+	}, []string{"reason"})
+	m := &metrics{
+		hits:   counter("cache_hits_total", "Texts whose facts were in the cache."),
+		misses: counter("cache_misses_total", "Texts whose facts were not in the cache."),
+		slow:   counter("slow_parses_total", "Parses that took longer than a second."),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "lockkeeper_inspect_parse_seconds",
+			Help:    "Time the parser took for one text.",
+			Buckets: prometheus.ExponentialBuckets(20e-6, 4, 10),
+		}),
+		lexing:   unknown.WithLabelValues("lexing"),
+		tooLong:  unknown.WithLabelValues("too_long"),
+		busy:     unknown.WithLabelValues("busy"),
+		canceled: unknown.WithLabelValues("canceled"),
+		other:    unknown.WithLabelValues("parser"),
+	}
+	if reg == nil {
+		return m
+	}
+	reg.MustRegister(m.hits, m.misses, m.slow, m.seconds, unknown,
+		gauge("cache_bytes", "Estimated size of the cache.", func() float64 { return float64(i.cache.sizeBytes()) }),
+		gauge("parse_slots_used", "Texts being parsed.", func() float64 { return float64(len(i.slots)) }),
+		gauge("parse_slots", "Texts that may be parsed at a time.", func() float64 { return float64(cap(i.slots)) }))
+	return m
+}
+
+// count counts a batch that could not be classified, by its reason.
+func (m *metrics) count(b *Batch) {
+	switch {
+	case b.Why == "":
+	case strings.HasPrefix(b.Why, ReasonLexing):
+		m.lexing.Inc()
+	case strings.HasPrefix(b.Why, ReasonTooLong):
+		m.tooLong.Inc()
+	case strings.HasPrefix(b.Why, ReasonBusy):
+		m.busy.Inc()
+	case strings.HasPrefix(b.Why, ReasonCanceled):
+		m.canceled.Inc()
+	default:
+		m.other.Inc()
+	}
+}

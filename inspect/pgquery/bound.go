@@ -1,0 +1,327 @@
+package pgquery
+
+import (
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+
+	"lockkeeper/inspect"
+)
+
+// condition is what a condition says about the target's rows.
+type condition uint8
+
+const (
+	condPredicate condition = iota // depends on the rows, or is not understood
+	condFalse                      // holds for no row
+	condTrue                       // holds for every row whatever the data; or for all or none
+	condKeyed                      // holds for the rows of a list of keys
+)
+
+// outcome is a condition, and for condKeyed the length of the list: 0 where
+// the text does not show it.
+type outcome struct {
+	cond condition
+	rows int
+}
+
+func truth(b bool) outcome {
+	if b {
+		return outcome{cond: condTrue}
+	}
+	return outcome{cond: condFalse}
+}
+
+// bound is the outcome in the words of package inspect. What holds for no row
+// is a predicate like others.
+func (o outcome) bound() (b inspect.Bound, rows int) {
+	switch o.cond {
+	case condTrue:
+		return inspect.BoundVacuous, 0
+	case condKeyed:
+		return inspect.BoundKeyed, o.rows
+	case condPredicate, condFalse:
+	}
+	return inspect.BoundPredicate, 0
+}
+
+// both is the outcome of a AND b.
+func both(a, b outcome) outcome {
+	switch {
+	case a.cond == condFalse || b.cond == condFalse:
+		return outcome{cond: condFalse}
+	case a.cond == condTrue:
+		return b
+	case b.cond == condTrue:
+		return a
+	case a.cond == condKeyed && b.cond == condKeyed:
+		return outcome{condKeyed, fewer(a.rows, b.rows)}
+	case a.cond == condKeyed:
+		return a
+	default:
+		return b
+	}
+}
+
+// fewer returns the smaller of two lengths, of which 0 is not known.
+func fewer(a, b int) int {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// either is the outcome of a OR b.
+func either(a, b outcome) outcome {
+	switch {
+	case a.cond == condTrue || b.cond == condTrue:
+		return outcome{cond: condTrue}
+	case a.cond == condFalse:
+		return b
+	case b.cond == condFalse:
+		return a
+	case a.cond == condKeyed && b.cond == condKeyed:
+		return outcome{condKeyed, sum(a.rows, b.rows)}
+	default:
+		return outcome{}
+	}
+}
+
+func sum(a, b int) int {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return a + b
+}
+
+// whereBound says how the WHERE of an UPDATE or DELETE bounds its target.
+func (w *walker) whereBound(target *pg.RangeVar, from []*pg.Node, where *pg.Node) (b inspect.Bound, rows int) {
+	if where == nil {
+		return inspect.BoundNone, 0
+	}
+	if where.GetCurrentOfExpr() != nil {
+		return inspect.BoundCursor, 0
+	}
+	e := w.newRows(target, from)
+	e.link(where)
+	return e.eval(where, false).bound()
+}
+
+// mergeBound says how a MERGE bounds the rows of its target that exist: the
+// widest of its WHEN MATCHED clauses that change them.
+func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int) {
+	e := w.newRows(s.Relation, []*pg.Node{s.SourceRelation})
+	e.link(s.JoinCondition)
+	widest := inspect.Relation{}
+	for _, n := range s.MergeWhenClauses {
+		when := n.GetMergeWhenClause()
+		if mergeAccess(when.GetCommandType())&(inspect.AccessUpdate|inspect.AccessDelete) == 0 {
+			continue
+		}
+		o := e.eval(s.JoinCondition, false)
+		if when.GetCondition() != nil {
+			o = both(o, e.eval(when.Condition, false))
+		}
+		r := inspect.Relation{}
+		r.Bound, r.Rows = o.bound()
+		merge(&widest, r)
+	}
+	return widest.Bound, widest.Rows
+}
+
+// conflictBound says how many existing rows INSERT … ON CONFLICT DO UPDATE
+// may change: at most one for each row of VALUES; all of them where the rows
+// come from the whole table itself.
+func (w *walker) conflictBound(s *pg.InsertStmt) (b inspect.Bound, rows int) {
+	e := w.newRows(s.Relation, nil)
+	sel := s.SelectStmt.GetSelectStmt()
+	if sel == nil {
+		return inspect.BoundKeyed, 1 // DEFAULT VALUES
+	}
+	if n, ok := w.listLength(sel, 0); ok {
+		return inspect.BoundKeyed, n
+	}
+	if e.isWhole(sel, 0) && (s.OnConflictClause.WhereClause == nil || e.eval(s.OnConflictClause.WhereClause, false).cond == condTrue) {
+		return inspect.BoundNone, 0
+	}
+	return inspect.BoundPredicate, 0
+}
+
+// rows is what a condition about a target's rows is evaluated in.
+type rows struct {
+	w       *walker
+	target  *pg.RangeVar
+	alias   string   // under which the target's columns are known
+	sources []source // the other FROM items
+	linked  bool     // a source is the target once more, row by row
+	values  folder
+	depth   int // of conditions within conditions
+}
+
+// source is one FROM item beside the target.
+type source struct {
+	alias string
+	whole bool // all rows of the target's table, with its key
+	list  bool // rows that the text lists
+	rows  int  // of a list: how many, 0 when the text does not show it
+}
+
+func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
+	e := &rows{w: w, target: target, alias: aliasOf(target)}
+	for _, n := range from {
+		e.addSource(n)
+	}
+	return e
+}
+
+func (e *rows) addSource(n *pg.Node) {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_JoinExpr:
+		e.addSource(v.JoinExpr.Larg)
+		e.addSource(v.JoinExpr.Rarg)
+	case *pg.Node_RangeVar, *pg.Node_RangeSubselect, *pg.Node_RangeFunction, *pg.Node_RangeTableSample:
+		s := source{alias: fromAlias(n), whole: e.isWholeItem(n, 0)}
+		s.rows, s.list = e.w.itemLength(n, 0)
+		e.sources = append(e.sources, s)
+	default:
+		e.sources = append(e.sources, source{})
+	}
+}
+
+// fromAlias returns the name under which a FROM item's columns are known.
+func fromAlias(n *pg.Node) string {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_RangeVar:
+		return aliasOf(v.RangeVar)
+	case *pg.Node_RangeSubselect:
+		return v.RangeSubselect.GetAlias().GetAliasname()
+	case *pg.Node_RangeFunction:
+		return v.RangeFunction.GetAlias().GetAliasname()
+	case *pg.Node_RangeTableSample:
+		return fromAlias(v.RangeTableSample.Relation)
+	default:
+		return ""
+	}
+}
+
+// link notes whether a condition joins the target to all rows of its own
+// table by the key: the source's columns are the target's, then.
+func (e *rows) link(n *pg.Node) {
+	b := n.GetBoolExpr()
+	if b.GetBoolop() == pg.BoolExprType_AND_EXPR {
+		for _, arg := range b.Args {
+			e.link(arg)
+		}
+		return
+	}
+	if x := n.GetAExpr(); x.GetKind() == pg.A_Expr_Kind_AEXPR_OP && opName(x) == "=" {
+		e.linked = e.linked || e.joinsWhole(x.Lexpr, x.Rexpr) || e.joinsWhole(x.Rexpr, x.Lexpr)
+	}
+}
+
+// joinsWhole reports whether a = b joins the target's key to the key of its
+// own table.
+func (e *rows) joinsWhole(a, b *pg.Node) bool {
+	if !e.isKey(a) {
+		return false
+	}
+	alias, column := columnOf(b)
+	s := e.source(alias)
+	return s != nil && s.whole && isKeyName(column)
+}
+
+func (e *rows) source(alias string) *source {
+	if alias == "" {
+		return nil
+	}
+	for i := range e.sources {
+		if e.sources[i].alias == alias {
+			return &e.sources[i]
+		}
+	}
+	return nil
+}
+
+// isKeyName reports whether a column so named is taken for the primary key
+// where there is no catalog to ask: Odoo's are all named id; ctid is the
+// row's address.
+func isKeyName(name string) bool { return name == "id" || name == "ctid" }
+
+// columnOf splits a column reference in its qualifier and its name; "" for
+// anything else, and for whole rows.
+func columnOf(n *pg.Node) (qualifier, column string) {
+	qualifier, column, _ = nameOf(n.GetColumnRef().GetFields())
+	return qualifier, column
+}
+
+// isKey reports whether n is the target's key, perhaps cast to a type that
+// keeps its values apart.
+func (e *rows) isKey(n *pg.Node) bool {
+	for n.GetTypeCast() != nil && keepsApart(n.GetTypeCast().TypeName) {
+		n = n.GetTypeCast().Arg
+	}
+	qualifier, column := columnOf(n)
+	return isKeyName(column) && (qualifier == e.alias || qualifier == "" && len(e.sources) == 0)
+}
+
+func keepsApart(t *pg.TypeName) bool {
+	_, name, _ := nameOf(t.GetNames())
+	return len(t.GetTypmods()) == 0 && len(t.GetArrayBounds()) == 0 &&
+		(name == "int4" || name == "int8" || name == "numeric" || name == "text" || name == "varchar")
+}
+
+// once reports whether n has one value for the whole statement: nothing of a
+// row in it, and no function that is evaluated for each.
+func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !mayBeVolatile(n) }
+
+// independent is once where columns of other sources count as fixed, too.
+func (e *rows) independent(n *pg.Node) bool { return !e.dependsOnRow(n, e.linked) && !mayBeVolatile(n) }
+
+// dependsOnRow reports whether n may hold a column of the target's; with
+// others also one of any other source's. A name without qualifier inside a
+// subselect may be either's, and is taken for the target's.
+func (e *rows) dependsOnRow(n *pg.Node, others bool) bool {
+	return anyNode(n, func(n *pg.Node) bool {
+		if n.GetColumnRef() == nil {
+			return false
+		}
+		fields := n.GetColumnRef().Fields
+		if len(fields) == 1 && fields[0].GetAStar() != nil {
+			return false // SELECT * or count(*) of a subselect
+		}
+		if len(fields) > 1 {
+			qualifier := fields[len(fields)-2].GetString_().GetSval()
+			return qualifier == e.alias || others && e.source(qualifier) != nil
+		}
+		return true
+	})
+}
+
+// opName returns the operator's name without schema.
+func opName(x *pg.A_Expr) string {
+	_, name, _ := nameOf(x.GetName())
+	return name
+}
+
+// arrayLength returns how many elements an array that the text shows may
+// have; 0 for a parameter.
+func (e *rows) arrayLength(n *pg.Node) (length int, ok bool) {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_TypeCast:
+		return e.arrayLength(v.TypeCast.Arg)
+	case *pg.Node_ParamRef:
+		return 0, true
+	case *pg.Node_AArrayExpr:
+		for _, el := range v.AArrayExpr.Elements {
+			if !e.once(el) {
+				return 0, false
+			}
+		}
+		return max(1, len(v.AArrayExpr.Elements)), true
+	case *pg.Node_AConst:
+		if s := v.AConst.GetSval(); s != nil {
+			return strings.Count(s.Sval, ",") + 1, true
+		}
+	}
+	return 0, false
+}

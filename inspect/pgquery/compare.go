@@ -1,0 +1,361 @@
+package pgquery
+
+import (
+	"math"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+// foldOperator folds operators and what the grammar makes of them: IN,
+// BETWEEN, LIKE, IS DISTINCT FROM.
+func (k *folder) foldOperator(x *pg.A_Expr) value {
+	op := opName(x)
+	switch x.Kind {
+	case pg.A_Expr_Kind_AEXPR_OP:
+		if x.Lexpr == nil || x.Rexpr == nil {
+			return k.foldUnary(op, x.Rexpr)
+		}
+		return k.foldBinary(op, x.Lexpr, x.Rexpr)
+	case pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
+		return k.foldDistinct(x)
+	case pg.A_Expr_Kind_AEXPR_IN:
+		return k.foldIn(op, x.Lexpr, listOf(x.Rexpr))
+	case pg.A_Expr_Kind_AEXPR_OP_ANY:
+		if a := x.Rexpr.GetAArrayExpr(); a != nil && op == "=" {
+			return k.foldIn("=", x.Lexpr, a.Elements)
+		}
+	case pg.A_Expr_Kind_AEXPR_LIKE, pg.A_Expr_Kind_AEXPR_ILIKE, pg.A_Expr_Kind_AEXPR_SIMILAR:
+		return k.foldMatch(op, x.Rexpr)
+	case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM:
+		return k.foldBetween(x, false)
+	case pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
+		return k.foldBetween(x, true)
+	default:
+	}
+	return unknownValue
+}
+
+func (k *folder) foldUnary(op string, n *pg.Node) value {
+	v := k.fold(n)
+	if v.kind == valueNull {
+		return v
+	}
+	switch f := v.number(); {
+	case math.IsNaN(f):
+	case op == "-":
+		return numberValue(-f)
+	case op == "+":
+		return numberValue(f)
+	}
+	return value{notNull: v.notNull && isOperatorStrict(op)}
+}
+
+// isOperatorStrict reports whether an operator's result is NULL only if an
+// operand is; those of JSON and arrays are not.
+func isOperatorStrict(op string) bool {
+	return strings.Contains(" + - * = <> != < <= > >= || ", " "+op+" ")
+}
+
+func (k *folder) foldBinary(op string, a, b *pg.Node) value {
+	a, b = k.simplify(a), k.simplify(b)
+	if isMatch(op) {
+		return k.foldMatch(op, b)
+	}
+	if a.GetRowExpr() == nil && equal(a, b) && !mayBeVolatile(a) && !k.hasNull(a) {
+		if v, ok := compareSame(op); ok {
+			return v
+		}
+	}
+	if l, r := a.GetRowExpr(), b.GetRowExpr(); l != nil && r != nil {
+		return k.foldRows(op, l.Args, r.Args)
+	}
+	if v := k.foldRange(op, a, b); v.kind != valueUnknown {
+		return v
+	}
+	return foldValues(op, k.fold(a), k.fold(b))
+}
+
+// hasNull reports whether the expression is the constant NULL.
+func (k *folder) hasNull(n *pg.Node) bool { return k.fold(n).kind == valueNull }
+
+// compareSame compares an expression with itself.
+func compareSame(op string) (v value, ok bool) {
+	switch op {
+	case "=", "<=", ">=":
+		return boolValue(true), true
+	case "<>", "!=", "<", ">":
+		return boolValue(false), true
+	default:
+		return unknownValue, false
+	}
+}
+
+// simplify takes away what does not change a value: + 0, * 1, an empty text appended, a
+// COLLATE, a subselect around it.
+func (k *folder) simplify(n *pg.Node) *pg.Node {
+	for range maxSubselects {
+		inner := k.simpler(n)
+		if inner == nil {
+			return n
+		}
+		n = inner
+	}
+	return n
+}
+
+func (k *folder) simpler(n *pg.Node) *pg.Node {
+	if c := n.GetCollateClause(); c != nil {
+		return c.Arg
+	}
+	if s := n.GetSubLink(); s.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK {
+		return scalar(s.Subselect.GetSelectStmt())
+	}
+	x := n.GetAExpr()
+	if x.GetKind() != pg.A_Expr_Kind_AEXPR_OP || x.Rexpr == nil {
+		return nil
+	}
+	switch op := opName(x); {
+	case x.Lexpr == nil && op == "+":
+		return x.Rexpr
+	case x.Lexpr == nil:
+		return nil
+	case k.isNeutral(op, x.Rexpr):
+		return x.Lexpr
+	case op != "-" && op != "/" && k.isNeutral(op, x.Lexpr):
+		return x.Rexpr
+	default:
+		return nil
+	}
+}
+
+// isNeutral reports whether n is the operator's neutral element.
+func (k *folder) isNeutral(op string, n *pg.Node) bool {
+	v := k.fold(n)
+	switch op {
+	case "+", "-":
+		return v.number() == 0
+	case "*", "/":
+		return v.number() == 1
+	case "||":
+		return v.kind == valueText && v.s == ""
+	default:
+		return false
+	}
+}
+
+func (k *folder) foldRows(op string, a, b []*pg.Node) value {
+	if len(a) != len(b) || op != "=" {
+		return unknownValue
+	}
+	for i := range a {
+		if v := k.foldBinary(op, a[i], b[i]); !v.isTrue() {
+			return unknownValue
+		}
+	}
+	return boolValue(true)
+}
+
+// foldValues folds an operator on two values.
+func foldValues(op string, a, b value) value {
+	if a.kind == valueNull || b.kind == valueNull {
+		return nullValue
+	}
+	if a.kind == valueText && b.kind == valueText {
+		return foldTexts(op, a.s, b.s)
+	}
+	if a.kind == valueBool && b.kind == valueText || a.kind == valueText && b.kind == valueBool {
+		a, b = a.boolean(), b.boolean()
+	}
+	if a.kind == valueBool && b.kind == valueBool {
+		return foldNumbers(op, toNumber(a.b), toNumber(b.b))
+	}
+	if l, r := a.number(), b.number(); !math.IsNaN(l) && !math.IsNaN(r) {
+		return foldNumbers(op, l, r)
+	}
+	return value{notNull: a.notNull && b.notNull && isOperatorStrict(op)}
+}
+
+func toNumber(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// foldTexts compares texts for equality; their order is the collation's.
+func foldTexts(op, a, b string) value {
+	switch op {
+	case "=":
+		return boolValue(a == b)
+	case "<>", "!=":
+		return boolValue(a != b)
+	case "||":
+		return textValue(a + b)
+	default:
+		return someValue
+	}
+}
+
+func foldNumbers(op string, a, b float64) value {
+	switch op {
+	case "=":
+		return boolValue(a == b)
+	case "<>", "!=":
+		return boolValue(a != b)
+	case "<":
+		return boolValue(a < b)
+	case "<=":
+		return boolValue(a <= b)
+	case ">":
+		return boolValue(a > b)
+	case ">=":
+		return boolValue(a >= b)
+	case "+":
+		return numberValue(a + b)
+	case "-":
+		return numberValue(a - b)
+	case "*":
+		return numberValue(a * b)
+	default:
+		return someValue
+	}
+}
+
+// notNegative are functions whose result is never below zero.
+var notNegative = map[string]bool{
+	"length": true, "char_length": true, "character_length": true, "octet_length": true, "bit_length": true,
+	"random": true, "abs": true, "cardinality": true, "array_length": true, "pg_column_size": true, "count": true,
+	"num_nulls": true, "num_nonnulls": true, "sqrt": true, "json_array_length": true, "jsonb_array_length": true,
+}
+
+// foldRange compares a function that is never negative with a number. For
+// NULL it is NULL, which is passed over as in x = x.
+func (k *folder) foldRange(op string, a, b *pg.Node) value {
+	if isNotNegative(b) {
+		return k.foldRange(mirror(op), b, a)
+	}
+	limit := k.fold(b).number()
+	if !isNotNegative(a) || math.IsNaN(limit) {
+		return unknownValue
+	}
+	switch {
+	case op == ">=" && limit <= 0, op == ">" && limit < 0, (op == "<>" || op == "!=") && limit < 0:
+		return boolValue(true)
+	case op == "<" && limit <= 0, op == "<=" && limit < 0, op == "=" && limit < 0:
+		return boolValue(false)
+	default:
+		return unknownValue
+	}
+}
+
+func isNotNegative(n *pg.Node) bool {
+	name, ok := builtinName(n.GetFuncCall().GetFuncname())
+	return ok && notNegative[name]
+}
+
+func mirror(op string) string {
+	if m, ok := map[string]string{"<": ">", ">": "<", "<=": ">=", ">=": "<="}[op]; ok {
+		return m
+	}
+	return op
+}
+
+func (k *folder) foldDistinct(x *pg.A_Expr) value {
+	a, b := k.simplify(x.Lexpr), k.simplify(x.Rexpr)
+	distinct := x.Kind == pg.A_Expr_Kind_AEXPR_DISTINCT
+	if equal(a, b) && !mayBeVolatile(a) {
+		return boolValue(!distinct)
+	}
+	l, r := k.fold(a), k.fold(b)
+	switch {
+	case l.kind == valueNull && r.kind == valueNull:
+		return boolValue(!distinct)
+	case l.kind == valueNull && r.notNull, r.kind == valueNull && l.notNull:
+		return boolValue(distinct)
+	}
+	if v := foldValues("=", l, r); v.kind == valueBool {
+		return boolValue(v.b != distinct)
+	}
+	return someValue
+}
+
+// foldIn is IN and NOT IN of a list.
+func (k *folder) foldIn(op string, a *pg.Node, items []*pg.Node) value {
+	if len(items) > maxPairs {
+		return k.foldLongIn(op, a, items)
+	}
+	found, open := false, false
+	for _, item := range items {
+		v := k.foldBinary("=", a, item)
+		found = found || v.isTrue()
+		open = open || !v.isTrue() && !v.isFalse()
+	}
+	return inResult(op, found, open)
+}
+
+// foldLongIn looks for a itself among many items and does not compare
+// values.
+func (k *folder) foldLongIn(op string, a *pg.Node, items []*pg.Node) value {
+	if a.GetColumnRef() == nil {
+		return unknownValue
+	}
+	for _, item := range items {
+		if item.GetColumnRef() != nil && equal(a, item) {
+			return inResult(op, true, false)
+		}
+	}
+	return unknownValue
+}
+
+func inResult(op string, found, open bool) value {
+	switch {
+	case found:
+		return boolValue(op == "=")
+	case open:
+		return unknownValue
+	default:
+		return boolValue(op != "=")
+	}
+}
+
+func isMatch(op string) bool { return op == "~" || op == "~*" || op == "!~" || op == "!~*" }
+
+// foldMatch is LIKE and its kin with a pattern that everything matches.
+func (k *folder) foldMatch(op string, pattern *pg.Node) value {
+	if f := pattern.GetFuncCall(); f != nil && len(f.Args) > 0 {
+		if name, ok := builtinName(f.Funcname); ok && (name == "similar_to_escape" || name == "like_escape") {
+			pattern = f.Args[0]
+		}
+	}
+	v := k.fold(pattern)
+	if v.kind != valueText {
+		return unknownValue
+	}
+	matchesAll := v.s != "" && strings.Trim(v.s, "%") == ""
+	if isMatch(op) {
+		matchesAll = strings.Contains(" | ^ | $ | .* | ^.* | .*$ | ^.*$ ", " "+v.s+" ") || v.s == ""
+	}
+	if !matchesAll {
+		return unknownValue
+	}
+	return boolValue(!strings.HasPrefix(op, "!"))
+}
+
+// foldBetween is a BETWEEN b AND c as a >= b AND a <= c.
+func (k *folder) foldBetween(x *pg.A_Expr, not bool) value {
+	items := listOf(x.Rexpr)
+	if len(items) != 2 {
+		return unknownValue
+	}
+	low, high := k.foldBinary(">=", x.Lexpr, items[0]), k.foldBinary("<=", x.Lexpr, items[1])
+	switch {
+	case low.isTrue() && high.isTrue():
+		return boolValue(!not)
+	case low.isFalse() || high.isFalse():
+		if x.Kind == pg.A_Expr_Kind_AEXPR_BETWEEN || x.Kind == pg.A_Expr_Kind_AEXPR_NOT_BETWEEN {
+			return boolValue(not)
+		}
+	}
+	return unknownValue
+}

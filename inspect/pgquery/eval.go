@@ -1,0 +1,320 @@
+package pgquery
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+// maxConditions bounds how deep conditions within conditions are looked into;
+// what is deeper is a predicate.
+const maxConditions = 32
+
+// maxPairs bounds the search for an OR's contradicting arguments, which
+// compares each with each.
+const maxPairs = 16
+
+// eval says for which of the target's rows a condition holds, or with not,
+// for which its negation does.
+func (e *rows) eval(n *pg.Node, not bool) outcome {
+	if e.depth >= maxConditions {
+		return outcome{}
+	}
+	e.depth++
+	defer func() { e.depth-- }()
+	if v := e.values.fold(n); v.known() {
+		return truth(v.isTrue() && !not || v.isFalse() && not)
+	}
+	if o := e.evalNode(n, not); o.cond != condPredicate {
+		return o
+	}
+	if n != nil && e.independent(n) {
+		return outcome{cond: condTrue} // all rows or none
+	}
+	return outcome{}
+}
+
+func (e *rows) evalNode(n *pg.Node, not bool) outcome {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_BoolExpr:
+		return e.evalBool(v.BoolExpr, not)
+	case *pg.Node_AExpr:
+		if !not {
+			return e.evalOperator(v.AExpr)
+		}
+	case *pg.Node_SubLink:
+		if !not {
+			return e.evalSubLink(v.SubLink)
+		}
+	case *pg.Node_BooleanTest:
+		return e.evalTest(v.BooleanTest, not)
+	case *pg.Node_CaseExpr:
+		return e.evalCase(v.CaseExpr, not)
+	case *pg.Node_TypeCast:
+		if _, name, _ := nameOf(v.TypeCast.TypeName.GetNames()); name == "bool" {
+			return e.eval(v.TypeCast.Arg, not)
+		}
+	}
+	return outcome{}
+}
+
+func (e *rows) evalBool(b *pg.BoolExpr, not bool) outcome {
+	if b.Boolop == pg.BoolExprType_NOT_EXPR {
+		return e.eval(b.Args[0], !not)
+	}
+	if (b.Boolop == pg.BoolExprType_AND_EXPR) != not {
+		o := outcome{cond: condTrue}
+		for _, arg := range b.Args {
+			o = both(o, e.eval(arg, not))
+		}
+		return o
+	}
+	if coversAll(b.Args) {
+		return outcome{cond: condTrue}
+	}
+	o := outcome{cond: condFalse}
+	for _, arg := range b.Args {
+		o = either(o, e.eval(arg, not))
+	}
+	return o
+}
+
+// coversAll reports whether two of the conditions exclude each other and
+// leave nothing out, as in a OR NOT a.
+func coversAll(args []*pg.Node) bool {
+	if len(args) > maxPairs {
+		return false
+	}
+	for i, a := range args {
+		for _, b := range args[i+1:] {
+			if opposite(a, b) || opposite(b, a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// negators are the operators that are each other's negation.
+var negators = map[string]string{"=": "<>", "<": ">=", ">": "<=", "~~": "!~~", "~~*": "!~~*", "~": "!~", "~*": "!~*"}
+
+func opposite(a, b *pg.Node) bool {
+	if mayBeVolatile(a) {
+		return false
+	}
+	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
+		return equal(a, nb.Args[0])
+	}
+	if x, y := a.GetNullTest(), b.GetNullTest(); x != nil && y != nil {
+		return x.Nulltesttype != y.Nulltesttype && equal(x.Arg, y.Arg)
+	}
+	if x, y := a.GetAExpr(), b.GetAExpr(); x != nil && y != nil && x.Kind == y.Kind {
+		return negators[opName(x)] == opName(y) && opName(y) != "" && equal(x.Lexpr, y.Lexpr) && equal(x.Rexpr, y.Rexpr)
+	}
+	return false
+}
+
+// evalTest is x IS TRUE and the like: as x for IS TRUE, as NOT x for IS
+// FALSE. What NULL makes of the others is left to the predicate.
+func (e *rows) evalTest(t *pg.BooleanTest, not bool) outcome {
+	switch {
+	case t.Booltesttype == pg.BoolTestType_IS_TRUE && !not:
+		return e.eval(t.Arg, false)
+	case t.Booltesttype == pg.BoolTestType_IS_FALSE && !not:
+		return e.eval(t.Arg, true)
+	default:
+		return outcome{}
+	}
+}
+
+// evalCase is the OR of the results, each with the condition before it, where
+// the results are constants or conditions.
+func (e *rows) evalCase(c *pg.CaseExpr, not bool) outcome {
+	if c.Arg != nil {
+		return outcome{}
+	}
+	o, rest := outcome{cond: condFalse}, outcome{cond: condTrue}
+	for _, n := range c.Args {
+		when := n.GetCaseWhen()
+		here := e.eval(when.GetExpr(), false)
+		o = either(o, both(rest, both(here, e.eval(when.GetResult(), not))))
+		if here.cond == condTrue && e.values.fold(when.GetExpr()).known() {
+			return o
+		}
+		rest = both(rest, e.eval(when.GetExpr(), true))
+	}
+	if c.Defresult != nil {
+		o = either(o, both(rest, e.eval(c.Defresult, not)))
+	}
+	return o
+}
+
+func (e *rows) evalOperator(x *pg.A_Expr) outcome {
+	if opName(x) != "=" {
+		return outcome{}
+	}
+	switch x.Kind {
+	case pg.A_Expr_Kind_AEXPR_OP:
+		return e.evalEquals(x.Lexpr, x.Rexpr)
+	case pg.A_Expr_Kind_AEXPR_IN:
+		return e.evalIn(x.Lexpr, listOf(x.Rexpr))
+	case pg.A_Expr_Kind_AEXPR_OP_ANY:
+		return e.evalAny(x.Lexpr, x.Rexpr)
+	default:
+		return outcome{}
+	}
+}
+
+// evalEquals is a = b: rows are compared column by column.
+func (e *rows) evalEquals(a, b *pg.Node) outcome {
+	if l, r := a.GetRowExpr(), b.GetRowExpr(); l != nil && r != nil && len(l.Args) == len(r.Args) {
+		o := outcome{cond: condTrue}
+		for i := range l.Args {
+			o = both(o, e.eval(equals(l.Args[i], r.Args[i]), false))
+		}
+		return o
+	}
+	if o := e.evalKey(a, b); o.cond != condPredicate {
+		return o
+	}
+	return e.evalKey(b, a)
+}
+
+// equals builds the condition a = b.
+func equals(a, b *pg.Node) *pg.Node {
+	return pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("=")}, a, b, 0)
+}
+
+// evalKey is key = other, in this order.
+func (e *rows) evalKey(key, other *pg.Node) outcome {
+	if e.orItself(key, other) {
+		return outcome{cond: condTrue}
+	}
+	if !e.isKey(key) {
+		return outcome{}
+	}
+	if e.once(other) {
+		return outcome{condKeyed, 1}
+	}
+	if e.joinsWhole(key, other) {
+		return outcome{cond: condTrue}
+	}
+	alias, _ := columnOf(other)
+	if s := e.source(alias); s != nil && s.list {
+		return outcome{condKeyed, s.rows}
+	}
+	if sub := other.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK && isFixed(e, sub.Subselect) {
+		return outcome{condKeyed, 1}
+	}
+	return outcome{}
+}
+
+// isFixed reports whether a scalar subselect has one value for the whole
+// statement: nothing in it is qualified by the target's name, it has a FROM
+// that its names can come from, and it is evaluated once even where its
+// functions are volatile.
+func isFixed(e *rows, n *pg.Node) bool {
+	s := n.GetSelectStmt()
+	if s == nil || len(s.FromClause) == 0 && s.Larg == nil {
+		return false
+	}
+	shadowed := false
+	for _, item := range s.FromClause {
+		shadowed = shadowed || fromAlias(item) == e.alias
+	}
+	return shadowed || !anyNode(n, func(n *pg.Node) bool {
+		qualifier, _ := columnOf(n)
+		return qualifier != "" && (qualifier == e.alias || e.source(qualifier) != nil)
+	})
+}
+
+// orItself reports whether other is coalesce(…, key): with a parameter that
+// is NULL the comparison holds for every row.
+func (e *rows) orItself(key, other *pg.Node) bool {
+	c := other.GetCoalesceExpr()
+	if c == nil || len(c.Args) == 0 || key.GetColumnRef() == nil || !equal(c.Args[len(c.Args)-1], key) {
+		return false
+	}
+	for _, arg := range c.Args[:len(c.Args)-1] {
+		if e.values.fold(arg).notNull {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
+	o := outcome{cond: condFalse}
+	if len(items) <= maxPairs || key.GetRowExpr() != nil {
+		for _, item := range items {
+			o = either(o, e.eval(equals(key, item), false))
+		}
+		return o
+	}
+	if !e.isKey(key) {
+		return outcome{}
+	}
+	for _, item := range items {
+		if !e.once(item) {
+			return outcome{}
+		}
+	}
+	return outcome{condKeyed, len(items)}
+}
+
+func (e *rows) evalAny(key, array *pg.Node) outcome {
+	if a := array.GetAArrayExpr(); a != nil && len(a.Elements) <= maxPairs {
+		return e.evalIn(key, a.Elements)
+	}
+	if !e.isKey(key) {
+		return outcome{}
+	}
+	if n, ok := e.arrayLength(array); ok {
+		return outcome{condKeyed, n}
+	}
+	return outcome{}
+}
+
+func (e *rows) evalSubLink(s *pg.SubLink) outcome {
+	sel := s.Subselect.GetSelectStmt()
+	switch s.SubLinkType {
+	case pg.SubLinkType_EXISTS_SUBLINK:
+		return e.exists(sel)
+	case pg.SubLinkType_ANY_SUBLINK:
+		if len(s.OperName) == 0 || opNamed(s.OperName, "=") {
+			return e.inSubselect(s.Testexpr, sel)
+		}
+	case pg.SubLinkType_EXPR_SUBLINK:
+		if v := scalar(sel); v != nil {
+			return e.eval(v, false)
+		}
+	default:
+	}
+	return outcome{}
+}
+
+func opNamed(list []*pg.Node, name string) bool {
+	_, n, ok := nameOf(list)
+	return ok && n == name
+}
+
+// inSubselect is key IN (SELECT …); of a row only the key's column counts,
+// with nothing said about the others.
+func (e *rows) inSubselect(test *pg.Node, s *pg.SelectStmt) outcome {
+	if v := scalar(s); v != nil {
+		return e.eval(equals(test, v), false)
+	}
+	if !e.isKey(test) {
+		return outcome{}
+	}
+	return e.inSelect(s)
+}
+
+// scalar returns the one expression of SELECT expression, which has nothing
+// but this; nil for all other queries, and where a function may return more
+// than one row.
+func scalar(s *pg.SelectStmt) *pg.Node {
+	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || s.WhereClause != nil || s.HavingClause != nil ||
+		len(s.ValuesLists) > 0 || len(s.TargetList) != 1 || limits(s) || returnsSets(s.TargetList) {
+		return nil
+	}
+	return s.TargetList[0].GetResTarget().GetVal()
+}

@@ -1,0 +1,347 @@
+package pgquery
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+)
+
+// valueKind is what is known of an expression's value.
+type valueKind uint8
+
+const (
+	valueUnknown valueKind = iota
+	valueNull
+	valueBool
+	valueNumber
+	valueText
+)
+
+// value is an expression's value as far as the text shows it for every row.
+// A comparison of a column with itself counts as true, although it is not for
+// rows where the column is NULL.
+type value struct {
+	kind    valueKind
+	b       bool
+	num     float64
+	s       string
+	notNull bool // never NULL, whatever it is
+}
+
+var (
+	unknownValue = value{}
+	nullValue    = value{kind: valueNull}
+	someValue    = value{notNull: true} // not known, but not NULL
+)
+
+func boolValue(b bool) value      { return value{kind: valueBool, b: b, notNull: true} }
+func numberValue(f float64) value { return value{kind: valueNumber, num: f, notNull: true} }
+func textValue(s string) value    { return value{kind: valueText, s: s, notNull: true} }
+
+// known reports whether the value is a constant in a Boolean's place.
+func (v value) known() bool {
+	return v.kind == valueNull || v.kind == valueBool || v.kind == valueText && v.boolean().kind == valueBool
+}
+
+func (v value) isTrue() bool  { b := v.boolean(); return b.kind == valueBool && b.b }
+func (v value) isFalse() bool { b := v.boolean(); return b.kind == valueBool && !b.b }
+
+// boolean is the value cast to bool.
+func (v value) boolean() value {
+	switch v.kind {
+	case valueText:
+		if b, ok := parseBool(strings.TrimSpace(v.s)); ok {
+			return boolValue(b)
+		}
+	case valueNumber:
+		return boolValue(v.num != 0)
+	case valueBool, valueNull:
+		return v
+	case valueUnknown:
+	}
+	return value{notNull: v.notNull}
+}
+
+// number is the value as a number, NaN when it is none.
+func (v value) number() float64 {
+	switch v.kind {
+	case valueNumber:
+		return v.num
+	case valueText:
+		if f, err := strconv.ParseFloat(strings.TrimSpace(v.s), 64); err == nil {
+			return f
+		}
+	case valueUnknown, valueNull, valueBool:
+	}
+	return math.NaN()
+}
+
+// folder folds expressions. It remembers what it found, so that each node of
+// a tree is looked at once.
+type folder struct{ memo map[*pg.Node]value }
+
+// fold returns what is known of an expression's value.
+func (k *folder) fold(n *pg.Node) value {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_AConst:
+		return foldConst(v.AConst)
+	case *pg.Node_ColumnRef:
+		return foldColumn(v.ColumnRef)
+	case nil, *pg.Node_ParamRef:
+		return unknownValue
+	}
+	if v, ok := k.memo[n]; ok {
+		return v
+	}
+	v := k.foldNode(n)
+	if k.memo == nil {
+		k.memo = make(map[*pg.Node]value)
+	}
+	k.memo[n] = v
+	return v
+}
+
+func (k *folder) foldNode(n *pg.Node) value {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_TypeCast:
+		return k.foldCast(v.TypeCast)
+	case *pg.Node_CollateClause:
+		return k.fold(v.CollateClause.Arg)
+	case *pg.Node_BoolExpr:
+		return k.foldBool(v.BoolExpr)
+	case *pg.Node_AExpr:
+		return k.foldOperator(v.AExpr)
+	case *pg.Node_NullTest:
+		return k.foldNullTest(v.NullTest)
+	case *pg.Node_BooleanTest:
+		return k.foldBooleanTest(v.BooleanTest)
+	case *pg.Node_CoalesceExpr:
+		return k.foldCoalesce(v.CoalesceExpr)
+	case *pg.Node_MinMaxExpr:
+		return k.foldAnyNotNull(v.MinMaxExpr.Args)
+	case *pg.Node_CaseExpr:
+		return k.foldCase(v.CaseExpr)
+	case *pg.Node_SubLink:
+		return k.foldSubLink(v.SubLink)
+	case *pg.Node_FuncCall:
+		return foldCall(v.FuncCall)
+	case *pg.Node_SqlvalueFunction, *pg.Node_AArrayExpr:
+		return someValue
+	default:
+		return unknownValue
+	}
+}
+
+func foldConst(c *pg.A_Const) value {
+	if c.Isnull {
+		return nullValue
+	}
+	switch v := c.Val.(type) {
+	case *pg.A_Const_Ival:
+		return numberValue(float64(v.Ival.GetIval()))
+	case *pg.A_Const_Fval:
+		return numberValue(textValue(v.Fval.GetFval()).number())
+	case *pg.A_Const_Boolval:
+		return boolValue(v.Boolval.GetBoolval())
+	case *pg.A_Const_Sval:
+		return textValue(v.Sval.GetSval())
+	default:
+		return someValue
+	}
+}
+
+// systemColumns are never NULL in a table's row. Source: manual, section 5.5.
+var systemColumns = map[string]bool{"tableoid": true, "xmin": true, "cmin": true, "xmax": true, "cmax": true, "ctid": true}
+
+// foldColumn takes id for the primary key, as isKeyName does.
+func foldColumn(c *pg.ColumnRef) value {
+	if _, name, ok := nameOf(c.Fields); ok && (isKeyName(name) || systemColumns[name]) {
+		return someValue
+	}
+	return unknownValue
+}
+
+func (k *folder) foldCast(c *pg.TypeCast) value {
+	v := k.fold(c.Arg)
+	if v.kind == valueNull || v.kind == valueUnknown {
+		return v
+	}
+	_, name, _ := nameOf(c.TypeName.GetNames())
+	switch name {
+	case "bool":
+		return v.boolean()
+	case "int2", "int4", "int8", "numeric", "float4", "float8":
+		if v.kind == valueBool {
+			return numberValue(map[bool]float64{true: 1}[v.b])
+		}
+		return numberValue(v.number())
+	case "text", "varchar":
+		if v.kind == valueText && len(c.TypeName.GetTypmods()) == 0 {
+			return v
+		}
+	}
+	return someValue
+}
+
+func (k *folder) foldBool(b *pg.BoolExpr) value {
+	if b.Boolop == pg.BoolExprType_NOT_EXPR {
+		v := k.fold(b.Args[0]).boolean()
+		if v.kind == valueBool {
+			return boolValue(!v.b)
+		}
+		return v
+	}
+	// The value that settles it: false for AND, true for OR.
+	settles := b.Boolop == pg.BoolExprType_OR_EXPR
+	null, open := false, false
+	for _, arg := range b.Args {
+		switch v := k.fold(arg).boolean(); {
+		case v.kind == valueBool && v.b == settles:
+			return boolValue(settles)
+		case v.kind == valueNull:
+			null = true
+		case v.kind != valueBool:
+			open = true
+		}
+	}
+	switch {
+	case open:
+		return unknownValue
+	case null:
+		return nullValue
+	default:
+		return boolValue(!settles)
+	}
+}
+
+func (k *folder) foldNullTest(t *pg.NullTest) value {
+	wantNull := t.Nulltesttype == pg.NullTestType_IS_NULL
+	args := []*pg.Node{t.Arg}
+	if row := t.Arg.GetRowExpr(); row != nil {
+		args = row.Args // each of its columns is tested
+	}
+	allNull, noneNull := true, true
+	for _, arg := range args {
+		v := k.fold(arg)
+		allNull = allNull && v.kind == valueNull
+		noneNull = noneNull && v.notNull
+	}
+	switch {
+	case allNull:
+		return boolValue(wantNull)
+	case noneNull:
+		return boolValue(!wantNull)
+	default:
+		return someValue
+	}
+}
+
+func (k *folder) foldBooleanTest(t *pg.BooleanTest) value {
+	v := k.fold(t.Arg).boolean()
+	isTrue, isFalse, isNull := v.isTrue(), v.isFalse(), v.kind == valueNull
+	known := isTrue || isFalse || isNull
+	switch t.Booltesttype {
+	case pg.BoolTestType_IS_UNKNOWN, pg.BoolTestType_IS_NOT_UNKNOWN:
+		if known || v.notNull {
+			return boolValue(isNull == (t.Booltesttype == pg.BoolTestType_IS_UNKNOWN))
+		}
+	case pg.BoolTestType_IS_TRUE, pg.BoolTestType_IS_NOT_TRUE:
+		if known {
+			return boolValue(isTrue == (t.Booltesttype == pg.BoolTestType_IS_TRUE))
+		}
+	case pg.BoolTestType_IS_FALSE, pg.BoolTestType_IS_NOT_FALSE:
+		if known {
+			return boolValue(isFalse == (t.Booltesttype == pg.BoolTestType_IS_FALSE))
+		}
+	case pg.BoolTestType_BOOL_TEST_TYPE_UNDEFINED:
+	}
+	return someValue
+}
+
+func (k *folder) foldCoalesce(c *pg.CoalesceExpr) value {
+	for _, arg := range c.Args {
+		switch v := k.fold(arg); {
+		case v.kind == valueNull:
+		case v.notNull:
+			return v
+		default:
+			return k.foldAnyNotNull(c.Args)
+		}
+	}
+	return nullValue
+}
+
+// foldAnyNotNull is for functions that are NULL only if all their arguments
+// are.
+func (k *folder) foldAnyNotNull(args []*pg.Node) value {
+	for _, arg := range args {
+		if k.fold(arg).notNull {
+			return someValue
+		}
+	}
+	return unknownValue
+}
+
+// foldCase is the result of the first condition that is true; where a
+// condition is not known, it is known only if all results that may follow are
+// the same.
+func (k *folder) foldCase(c *pg.CaseExpr) value {
+	var results []value
+	for _, n := range c.Args {
+		when := n.GetCaseWhen()
+		test := when.GetExpr()
+		if c.Arg != nil {
+			test = equals(c.Arg, test)
+		}
+		switch v := k.fold(test).boolean(); {
+		case v.isTrue():
+			return same(append(results, k.fold(when.GetResult())))
+		case v.kind == valueUnknown:
+			results = append(results, k.fold(when.GetResult()))
+		}
+	}
+	last := nullValue
+	if c.Defresult != nil {
+		last = k.fold(c.Defresult)
+	}
+	return same(append(results, last))
+}
+
+// same returns the value that all of these have.
+func same(values []value) value {
+	for _, v := range values[1:] {
+		if v != values[0] {
+			return unknownValue
+		}
+	}
+	return values[0]
+}
+
+func (k *folder) foldSubLink(s *pg.SubLink) value {
+	switch s.SubLinkType {
+	case pg.SubLinkType_EXPR_SUBLINK:
+		if v := scalar(s.Subselect.GetSelectStmt()); v != nil {
+			return k.fold(v)
+		}
+	case pg.SubLinkType_EXISTS_SUBLINK, pg.SubLinkType_ARRAY_SUBLINK:
+		return someValue
+	default:
+	}
+	return unknownValue
+}
+
+// neverNull are functions that return a value whatever they are given.
+var neverNull = map[string]bool{
+	"now": true, "random": true, "clock_timestamp": true, "statement_timestamp": true, "transaction_timestamp": true,
+	"timeofday": true, "version": true, "pg_backend_pid": true, "gen_random_uuid": true, "pi": true, "concat": true,
+	"current_database": true, "txid_current": true, "count": true, "row_to_json": true, "num_nulls": true, "num_nonnulls": true,
+}
+
+func foldCall(f *pg.FuncCall) value {
+	if name, ok := builtinName(f.Funcname); ok && neverNull[name] {
+		return someValue
+	}
+	return unknownValue
+}

@@ -1,0 +1,101 @@
+// Package pgquery parses SQL with PostgreSQL's own grammar and walks the tree for the facts that package inspect describes.
+package pgquery
+
+import (
+	"errors"
+	"strings"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pganalyze/pg_query_go/v5/parser"
+
+	"lockkeeper/inspect"
+)
+
+// The reasons for texts that are not classified. They hold no word of the
+// text.
+const (
+	whySyntax  = inspect.ParserReason + "syntax error"
+	whyLimit   = inspect.ParserReason + "limit of the parser reached"
+	whyNesting = inspect.ParserReason + "nested too deeply"
+	whyLiteral = inspect.ParserReason + "invalid literal"
+	whyOther   = inspect.ParserReason + "error"
+	whyCrash   = inspect.ParserReason + "tree not understood"
+)
+
+// Parse is an inspect.ParseFunc: it returns the facts about each statement of
+// the text. The grammar is PostgreSQL 16's. Names are looked up in no
+// catalog: what a name stands for (a view, a partitioned table, a function of
+// the user's that hides a built-in one) is for package inspect/catalog.
+func Parse(text string) (b *inspect.Batch) {
+	defer func() {
+		if r := recover(); r != nil {
+			b = unknown(reasonOf(r), text)
+		}
+	}()
+	if tooDeep(text) {
+		return unknown(whyNesting, text)
+	}
+	tree, err := pg.Parse(text)
+	if err != nil {
+		return unknown(whyOf(err), text)
+	}
+	b = &inspect.Batch{Class: inspect.Read, Statements: make([]inspect.Statement, 0, len(tree.Stmts))}
+	for _, raw := range tree.Stmts {
+		st := statement(raw)
+		b.Class = inspect.Worse(b.Class, st.Class)
+		b.Statements = append(b.Statements, st)
+	}
+	if b.Class == inspect.Unknown {
+		b.Words = inspect.WordsOf([]byte(text))
+	}
+	if sum, err := pg.FingerprintToUInt64(text); err == nil {
+		b.Fingerprint = sum
+	}
+	return b
+}
+
+// statement returns the facts about one statement.
+func statement(raw *pg.RawStmt) inspect.Statement {
+	w := &walker{}
+	w.statement(raw.Stmt)
+	st := w.finish()
+	st.Start, st.Len = int(raw.StmtLocation), int(raw.StmtLen)
+	return st
+}
+
+func unknown(why, text string) *inspect.Batch {
+	return inspect.NewUnknown(why, inspect.WordsOf([]byte(text)))
+}
+
+// tooDeepError is what the walker panics with; Parse recovers it.
+type tooDeepError struct{}
+
+func (tooDeepError) Error() string { return "nested too deeply" }
+
+func reasonOf(recovered any) string {
+	if err, ok := recovered.(error); ok {
+		if _, deep := errors.AsType[tooDeepError](err); deep {
+			return whyNesting
+		}
+	}
+	return whyCrash
+}
+
+// whyOf returns the reason that stands for a parser's error. The error's own
+// words quote the text, so they are not used.
+func whyOf(err error) string {
+	pe, ok := errors.AsType[*parser.Error](err)
+	if !ok {
+		return whyNesting // the decoder's limit: the only error that is not the parser's
+	}
+	switch msg := pe.Message; {
+	case strings.HasPrefix(msg, "syntax error"):
+		return whySyntax
+	case strings.Contains(msg, "memory"), strings.Contains(msg, "stack depth"):
+		return whyLimit
+	case strings.HasPrefix(msg, "invalid"), strings.HasPrefix(msg, "unterminated"):
+		return whyLiteral
+	default:
+		return whyOther
+	}
+}

@@ -1,0 +1,139 @@
+package pgquery
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v5"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// any reports whether the tree under n, n included, holds a node for which
+// yes holds.
+func anyNode(n *pg.Node, yes func(*pg.Node) bool) bool {
+	if n == nil {
+		return false
+	}
+	if yes(n) {
+		return true
+	}
+	switch v := n.Node.(type) {
+	case nil, *pg.Node_ColumnRef, *pg.Node_AConst, *pg.Node_ParamRef:
+		return false
+	case *pg.Node_AExpr:
+		return anyNode(v.AExpr.Lexpr, yes) || anyNode(v.AExpr.Rexpr, yes)
+	case *pg.Node_BoolExpr:
+		return anyOf(v.BoolExpr.Args, yes)
+	case *pg.Node_List:
+		return anyOf(v.List.Items, yes)
+	case *pg.Node_TypeCast:
+		return anyNode(v.TypeCast.Arg, yes)
+	default:
+		return anyIn(n.ProtoReflect(), yes)
+	}
+}
+
+func anyOf(list []*pg.Node, yes func(*pg.Node) bool) bool {
+	for _, n := range list {
+		if anyNode(n, yes) {
+			return true
+		}
+	}
+	return false
+}
+
+func anyIn(m protoreflect.Message, yes func(*pg.Node) bool) (found bool) {
+	inner := func(m protoreflect.Message) bool {
+		if n, ok := m.Interface().(*pg.Node); ok {
+			return anyNode(n, yes)
+		}
+		return anyIn(m, yes)
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := 0; i < v.List().Len() && !found; i++ {
+				found = inner(v.List().Get(i).Message())
+			}
+		default:
+			found = inner(v.Message())
+		}
+		return !found
+	})
+	return found
+}
+
+// mayBeVolatile reports whether the expression may give another value each
+// time it is evaluated, as far as its functions say.
+func mayBeVolatile(n *pg.Node) bool {
+	return anyNode(n, func(n *pg.Node) bool {
+		f := n.GetFuncCall()
+		if f == nil {
+			return false
+		}
+		name, ok := builtinName(f.Funcname)
+		return !ok || !has(harmlessFunctions, name) || has(volatileFunctions, name)
+	})
+}
+
+// equal reports whether two trees are the same but for where they stand in
+// the text.
+func equal(a, b *pg.Node) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return equalMessages(a.ProtoReflect(), b.ProtoReflect())
+}
+
+func equalMessages(a, b protoreflect.Message) bool {
+	if a.Descriptor() != b.Descriptor() {
+		return false
+	}
+	same, fields := true, 0
+	a.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if f.Name() == "location" {
+			return true
+		}
+		fields++
+		same = b.Has(f) && equalValues(f, v, b.Get(f))
+		return same
+	})
+	if !same {
+		return false
+	}
+	b.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if f.Name() != "location" {
+			fields--
+		}
+		return true
+	})
+	return fields == 0
+}
+
+func equalValues(f protoreflect.FieldDescriptor, a, b protoreflect.Value) bool {
+	switch {
+	case f.IsList():
+		return equalLists(a.List(), b.List())
+	case f.Message() != nil:
+		return equalMessages(a.Message(), b.Message())
+	default:
+		return a.Equal(b)
+	}
+}
+
+// equalLists compares lists of messages; the tree holds no others but of
+// numbers, which are compared as values.
+func equalLists(a, b protoreflect.List) bool {
+	if a.Len() != b.Len() {
+		return false
+	}
+	for i := range a.Len() {
+		x, y := a.Get(i), b.Get(i)
+		if m, ok := x.Interface().(protoreflect.Message); ok {
+			if !equalMessages(m, y.Message()) {
+				return false
+			}
+		} else if !x.Equal(y) {
+			return false
+		}
+	}
+	return true
+}
