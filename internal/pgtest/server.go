@@ -76,6 +76,8 @@ type Server struct {
 	certs   Certificates
 	janitor *janitor
 
+	external *external // not started by us; nil for the others
+
 	mu        sync.Mutex
 	process   *process        // nil while stopped
 	templates map[string]bool // databases that tests copy
@@ -240,6 +242,9 @@ func (s *Server) writeData(name, content string) error {
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.external != nil {
+		return errExternal
+	}
 	if s.process != nil {
 		return errors.New("start PostgreSQL: it runs already")
 	}
@@ -324,6 +329,9 @@ func (s *Server) ready(pid int) bool {
 func (s *Server) Stop(mode Mode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.external != nil {
+		return errExternal
+	}
 	if s.process == nil {
 		return nil
 	}
@@ -359,6 +367,9 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 func (s *Server) Kill9() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.external != nil {
+		return errExternal
+	}
 	if s.process == nil {
 		return nil
 	}
@@ -381,6 +392,9 @@ func (s *Server) Kill9() error {
 
 // Close stops the server at once and removes its folder.
 func (s *Server) Close() error {
+	if s.external != nil {
+		return nil
+	}
 	err := s.Stop(Immediate)
 	if s.dir != "" {
 		err = errors.Join(err, os.RemoveAll(s.dir))
@@ -392,7 +406,12 @@ func (s *Server) Close() error {
 }
 
 // Host returns the address of the TCP listener.
-func (s *Server) Host() string { return "127.0.0.1" }
+func (s *Server) Host() string {
+	if s.external != nil {
+		return s.external.host
+	}
+	return "127.0.0.1"
+}
 
 // Port returns the port of the TCP listener and of the socket's name.
 func (s *Server) Port() int { return s.port }
@@ -400,7 +419,8 @@ func (s *Server) Port() int { return s.port }
 // Addr returns host:port of the TCP listener.
 func (s *Server) Addr() string { return net.JoinHostPort(s.Host(), strconv.Itoa(s.port)) }
 
-// SocketDir returns the folder of the unix socket.
+// SocketDir returns the folder of the unix socket; "" for a server that
+// somebody else runs.
 func (s *Server) SocketDir() string { return s.dir }
 
 // DataDir returns the data directory.
@@ -436,6 +456,9 @@ func (s *Server) SocketString(database string) string {
 }
 
 func (s *Server) connString(host, database string) string {
+	if s.external != nil {
+		return s.external.connString(s.port, database)
+	}
 	mode := "disable"
 	if s.config.TLS && host == s.Host() {
 		mode = "require"

@@ -210,6 +210,27 @@ func TestServerEndsWithItsProcess(t *testing.T) {
 	})
 }
 
+func TestServerOfSomebodyElse(t *testing.T) {
+	own := Start(t)
+	own.MustExec(t, Superuser, `CREATE ROLE "o'dd" SUPERUSER LOGIN`)
+	t.Setenv(ServerVariable, strings.Replace(own.ConnString(Superuser), "user=postgres", `user='o\'dd'`, 1))
+	s, err := useExternal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Value(t, s.NewDatabase(t), "SELECT session_user"); got != "o'dd" || s.Addr() != own.Addr() {
+		t.Errorf("connected as %q to %s", got, s.Addr())
+	}
+	for name, err := range map[string]error{"start": s.Start(t.Context()), "stop": s.Stop(Fast), "kill": s.Kill9()} {
+		if !errors.Is(err, errExternal) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.Close(); err != nil || own.PID() == 0 {
+		t.Errorf("Close touched it: %v", err)
+	}
+}
+
 func TestDatabasesAreSeparate(t *testing.T) {
 	s := Shared(t)
 	a, b := s.NewDatabase(t), s.NewDatabase(t)

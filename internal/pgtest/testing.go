@@ -3,6 +3,7 @@ package pgtest
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -68,11 +69,14 @@ func Start(tb testing.TB, opts ...Option) *Server {
 // kernel and the janitor when the binary ends: there is no hook that runs
 // after the last test, whatever that test did.
 var sharedServer = sync.OnceValues(func() (*Server, error) {
+	if s, err := useExternal(); s != nil || err != nil {
+		return s, err
+	}
 	return Run(context.Background(), Config{})
 })
 
-// Shared returns a server that all tests of this binary use. Tests make
-// databases of their own in it, and leave roles and settings as they were.
+// Shared returns a server that all tests of this binary use: the one that
+// $LOCKKEEPER_TEST_SERVER names, or one that is started. Tests make databases of their own in it, and leave roles and settings as they were.
 func Shared(tb testing.TB) *Server {
 	tb.Helper()
 	s, err := sharedServer()
@@ -94,7 +98,7 @@ func (s *Server) NewDatabase(tb testing.TB) string {
 // that the first caller waits for.
 func (s *Server) OdooDatabase(tb testing.TB, rows int) string {
 	tb.Helper()
-	template := fmt.Sprintf("odoo_template_%d", rows)
+	template := fmt.Sprintf("odoo_template_%d_%d", os.Getpid(), rows)
 	if err := s.odooTemplate(tb.Context(), template, rows); err != nil {
 		tb.Fatalf("pgtest: make the template database: %v", err)
 	}
@@ -126,11 +130,11 @@ func (s *Server) copyDatabase(tb testing.TB, template string) string {
 	tb.Helper()
 	s.mu.Lock()
 	s.databases++
-	name := fmt.Sprintf("test_%d", s.databases)
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), s.databases) // test binaries may share a server
 	s.mu.Unlock()
 	s.MustExec(tb, Superuser, "CREATE DATABASE "+name+" TEMPLATE "+template)
 	tb.Cleanup(func() {
-		if s.PID() == 0 {
+		if s.external == nil && s.PID() == 0 {
 			return // stopped by the test: the data goes with it
 		}
 		if err := s.Exec(context.Background(), Superuser, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
