@@ -1,6 +1,14 @@
 package proxy
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Config is what the proxy needs to serve: the keys listen, server, tls and
 // limits of lockkeeper.yaml.
@@ -56,3 +64,122 @@ type Limits struct {
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // TERM: transactions may finish for this long
 	HeldBytes       int           `yaml:"held_bytes"`       // what a session may send while it is held
 }
+
+// Default returns the configuration of lockkeeper before any file is read.
+func Default() Config {
+	return Config{
+		Listen: Listen{TCP: []string{"127.0.0.1:6433"}, UnixMode: 0o777},
+		TLS:    ClientTLS{Mode: "disable"},
+		Limits: Limits{
+			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
+			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second,
+			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10,
+		},
+	}
+}
+
+// withDefaults fills what is zero.
+func (c Config) withDefaults() Config {
+	d := Default()
+	if len(c.Listen.TCP) == 0 && len(c.Listen.Unix) == 0 {
+		c.Listen.TCP = d.Listen.TCP
+	}
+	if c.Listen.UnixMode == 0 {
+		c.Listen.UnixMode = d.Listen.UnixMode
+	}
+	l := &c.Limits
+	orInt(&l.Sessions, d.Limits.Sessions)
+	orInt(&l.StatementBytes, d.Limits.StatementBytes)
+	orInt(&l.CollectedBytes, d.Limits.CollectedBytes)
+	orInt(&l.CacheBytes, d.Limits.CacheBytes)
+	orInt(&l.ParseSlots, d.Limits.ParseSlots)
+	orInt(&l.ParseBytes, d.Limits.ParseBytes)
+	orInt(&l.LoginTimeout, d.Limits.LoginTimeout)
+	orInt(&l.ConnectTimeout, d.Limits.ConnectTimeout)
+	orInt(&l.ShutdownTimeout, d.Limits.ShutdownTimeout)
+	orInt(&l.HeldBytes, d.Limits.HeldBytes)
+	c.Servers = maps.Clone(c.Servers)
+	for key, t := range c.Servers {
+		if t.Port == 0 {
+			t.Port = 5432
+		}
+		if t.SSLMode == "" {
+			t.SSLMode = "prefer"
+		}
+		c.Servers[key] = t
+	}
+	return c
+}
+
+func orInt[T ~int | ~int64](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// sslModes are libpq's.
+const sslModes = "disable, allow, prefer, require, verify-ca, verify-full"
+
+func sslModeKnown(mode string) bool {
+	return slices.Contains(strings.Split(sslModes, ", "), mode)
+}
+
+// Validate reports everything that is wrong with a configuration.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var all []error
+	complain := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
+	if len(c.Servers) == 0 {
+		complain(`server: no server is configured; add for example "*": {host: 127.0.0.1, port: 5432}`)
+	}
+	for _, key := range sortedKeys(c.Servers) {
+		t := c.Servers[key]
+		if t.Host == "" {
+			complain("server.%s: host is missing", key)
+		}
+		if !sslModeKnown(t.SSLMode) {
+			complain("server.%s: sslmode %q is none of %s", key, t.SSLMode, sslModes)
+		}
+		if (t.Cert == "") != (t.Key == "") {
+			complain("server.%s: cert and key go together", key)
+		}
+	}
+	for _, address := range c.Listen.TCP {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			complain("listen.tcp: %q is not host:port", address)
+		}
+	}
+	if m := c.TLS.Mode; m != "" && m != "disable" {
+		if !sslModeKnown(m) {
+			complain("tls.sslmode: %q is none of %s", m, sslModes)
+		}
+		if c.TLS.Cert == "" || c.TLS.Key == "" {
+			complain("tls: sslmode %s needs cert and key", m)
+		}
+		if strings.HasPrefix(m, "verify-") && c.TLS.CA == "" {
+			complain("tls: sslmode %s needs ca", m)
+		}
+	}
+	all = append(all, c.Limits.validate())
+	return errors.Join(all...)
+}
+
+func (l *Limits) validate() error {
+	var all []error
+	for _, v := range []struct {
+		name  string
+		value int64
+	}{
+		{"sessions", int64(l.Sessions)}, {"statement_bytes", int64(l.StatementBytes)}, {"collected_bytes", l.CollectedBytes},
+		{"cache_bytes", l.CacheBytes}, {"parse_slots", int64(l.ParseSlots)}, {"parse_bytes", int64(l.ParseBytes)},
+		{"login_timeout", int64(l.LoginTimeout)}, {"connect_timeout", int64(l.ConnectTimeout)},
+		{"shutdown_timeout", int64(l.ShutdownTimeout)}, {"held_bytes", int64(l.HeldBytes)},
+	} {
+		if v.value < 0 {
+			all = append(all, fmt.Errorf("limits.%s: must not be negative", v.name))
+		}
+	}
+	return errors.Join(all...)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

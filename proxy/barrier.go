@@ -1,0 +1,313 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+)
+
+const (
+	barrierPoll   = 10 * time.Millisecond
+	barrierCancel = 250 * time.Millisecond // between two cancels of the same statement
+	lostPoll      = 200 * time.Millisecond
+)
+
+// Barrier returns when nothing that came through lockkeeper, in the scope of a
+// read-only containment that is in force, can commit a change any more: server
+// processes included whose client or whose lockkeeper is gone. Until the
+// containment's DrainUntil transactions in flight may end by themselves; then
+// statements whose commit needs no further message of the client are
+// cancelled. Source: DESIGN of the barrier in docs/read-only.md.
+func (s *Server) Barrier(ctx context.Context, c policy.Containment) ([]BarrierReport, error) {
+	b := &barrier{s: s, c: &c, cancelled: map[uint64]time.Time{}, waited: map[uint64]bool{}}
+	if err := b.sessions(ctx); err != nil {
+		return nil, err
+	}
+	var reports []BarrierReport
+	for _, key := range b.servers() {
+		r, err := b.server(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		reports = append(reports, *r)
+	}
+	return reports, nil
+}
+
+// barrier is one wait for a containment.
+type barrier struct {
+	s         *Server
+	c         *policy.Containment
+	cancelled map[uint64]time.Time
+	waited    map[uint64]bool
+	cancels   int
+}
+
+// hard reports whether transactions in flight have had their time.
+func (b *barrier) hard(now time.Time) bool {
+	return b.c.InFlight == policy.RefuseCommit || !now.Before(b.c.DrainUntil)
+}
+
+// sessions waits until no session can commit.
+func (b *barrier) sessions(ctx context.Context) error {
+	tick := time.NewTicker(barrierPoll)
+	defer tick.Stop()
+	for {
+		waiting := b.look(ctx)
+		if len(waiting) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("read-only is in force, but the barrier does not hold yet: waiting for sessions %s: %w", strings.Join(waiting, ", "), ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// look returns the sessions that still have to be waited for.
+func (b *barrier) look(ctx context.Context) []string {
+	var waiting []string
+	for _, c := range b.s.all() {
+		open, unaided := false, false
+		now := b.s.deps.Now()
+		c.pair.Do(func(x *session.Session) {
+			if b.covers(x.Subject(), now) {
+				open, unaided = x.InFlight(b.c)
+			}
+		})
+		if !unaided && (!open || b.hard(now)) {
+			continue
+		}
+		waiting = append(waiting, strconv.FormatUint(c.id, 10))
+		b.waited[c.id] = true
+		if last, done := b.cancelled[c.id]; b.hard(now) && (!done || now.Sub(last) > barrierCancel) {
+			b.cancelled[c.id] = now
+			b.cancels++
+			b.s.warnCancel(b.s.cancelOn(ctx, c))
+		}
+	}
+	return waiting
+}
+
+// covers reports whether the containment is the subject's.
+func (b *barrier) covers(sub *policy.Subject, now time.Time) bool {
+	c := b.s.deps.Decider.Current().ReadOnlyFor(sub, now)
+	return c != nil && c.Epoch >= b.c.Epoch
+}
+
+// servers returns one key of the server map for each server in scope.
+func (b *barrier) servers() []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, key := range sortedKeys(b.s.cfg.Servers) {
+		t := b.s.cfg.Servers[key]
+		if d := b.c.Scope.Database; d != "" && key != d && (key != "*" || b.s.cfg.hasServer(d)) {
+			continue
+		}
+		network, address := t.network()
+		if seen[network+address] {
+			continue
+		}
+		seen[network+address] = true
+		out = append(out, key)
+	}
+	return out
+}
+
+func (c *Config) hasServer(database string) bool {
+	_, ok := c.Servers[database]
+	return ok
+}
+
+// server waits for lost processes of one server and reads its WAL position.
+func (b *barrier) server(ctx context.Context, key string) (*BarrierReport, error) {
+	r := &BarrierReport{Target: key, Time: b.s.deps.Now(), Waited: len(b.waited), Cancelled: b.cancels}
+	t := b.s.cfg.Servers[key]
+	lost := b.s.processes.lostOf(b.sameServer(&t))
+	if t.Control == "" {
+		r.Lacking = append(r.Lacking, "no WAL position: set server."+key+".control to a login with pg_monitor and pg_signal_backend")
+		if len(lost) > 0 {
+			r.Lacking = append(r.Lacking, fmt.Sprintf("%d server processes whose client is gone could not be looked up; they may still commit", len(lost)))
+		}
+		return r, nil
+	}
+	control, err := connectControl(ctx, t.Control)
+	if err != nil {
+		r.Lacking = append(r.Lacking, "no WAL position, and processes without a client were not looked up: "+err.Error())
+		return r, nil
+	}
+	defer closeControl(control)
+	if err := b.lost(ctx, control, &t, r); err != nil {
+		return nil, err
+	}
+	return r, b.position(ctx, control, r)
+}
+
+// sameServer matches the keys of the server map that lead to the same server.
+func (b *barrier) sameServer(t *Target) func(string) bool {
+	network, address := t.network()
+	return func(key string) bool {
+		other, ok := b.s.cfg.Servers[key]
+		if !ok {
+			return true // of an earlier configuration: look everywhere
+		}
+		n, a := other.network()
+		return n == network && a == address
+	}
+}
+
+// lost waits for processes whose client is gone, and terminates them when
+// their time is over.
+func (b *barrier) lost(ctx context.Context, control *pgconn.PgConn, t *Target, r *BarrierReport) error {
+	tick := time.NewTicker(lostPoll)
+	defer tick.Stop()
+	for {
+		lost := b.s.processes.lostOf(b.sameServer(t))
+		if len(lost) == 0 {
+			return nil
+		}
+		alive, err := aliveProcesses(ctx, control, lost)
+		if err != nil {
+			return fmt.Errorf("look up server processes without a client: %w", err)
+		}
+		b.s.processes.found(without(lost, alive))
+		if len(alive) == 0 {
+			return nil
+		}
+		if b.hard(b.s.deps.Now()) {
+			if err := terminate(ctx, control, alive); err != nil {
+				return fmt.Errorf("terminate server processes without a client (does the control role have pg_signal_backend?): %w", err)
+			}
+			r.Terminated = max(r.Terminated, len(alive))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("read-only is in force, but the barrier does not hold yet: %d server processes without a client go on: %w", len(alive), ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// PruneLost forgets lost processes that are gone; it is called from time to
+// time while there are any.
+func (s *Server) PruneLost(ctx context.Context) error {
+	var all []error
+	for _, t := range s.distinctTargets() {
+		b := &barrier{s: s}
+		lost := s.processes.lostOf(b.sameServer(t))
+		if len(lost) == 0 || t.Control == "" {
+			continue
+		}
+		control, err := connectControl(ctx, t.Control)
+		if err != nil {
+			all = append(all, err)
+			continue
+		}
+		alive, err := aliveProcesses(ctx, control, lost)
+		if err == nil {
+			s.processes.found(without(lost, alive))
+		}
+		all = append(all, err)
+		closeControl(control)
+	}
+	return errors.Join(all...)
+}
+
+func (b *barrier) position(ctx context.Context, control *pgconn.PgConn, r *BarrierReport) error {
+	row, err := oneRow(ctx, control, "SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())")
+	if err != nil {
+		return fmt.Errorf("read the WAL position: %w", err)
+	}
+	r.LSN = string(row[0])
+	seconds, err := strconv.ParseFloat(string(row[1]), 64)
+	if err != nil {
+		return fmt.Errorf("read the server's clock: %w", err)
+	}
+	r.Time = time.UnixMicro(int64(seconds * 1e6)).UTC()
+	return nil
+}
+
+// connectControl opens lockkeeper's own connection to a server.
+func connectControl(ctx context.Context, conninfo string) (*pgconn.PgConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	cfg, err := pgconn.ParseConfig(conninfo)
+	if err != nil {
+		return nil, errors.New("control connection: its connection string cannot be read") // the error would quote it
+	}
+	cfg.RuntimeParams["application_name"] = "lockkeeper"
+	c, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("control connection: %w", err)
+	}
+	return c, nil
+}
+
+const controlTimeout = 5 * time.Second
+
+func closeControl(c *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.Close(ctx) // nothing depends on it
+}
+
+func oneRow(ctx context.Context, c *pgconn.PgConn, sql string) ([][]byte, error) {
+	results, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return nil, errors.New("unexpected answer")
+	}
+	return results[0].Rows[0], nil
+}
+
+// aliveProcesses returns those that pg_stat_activity still shows, for the same
+// user and database and begun not long after the session. A process id that
+// was given to somebody else is not one of them.
+func aliveProcesses(ctx context.Context, c *pgconn.PgConn, lost []process) ([]process, error) {
+	pids := make([]string, 0, len(lost))
+	for i := range lost {
+		pids = append(pids, strconv.FormatUint(uint64(lost[i].PID), 10))
+	}
+	results, err := c.Exec(ctx, "SELECT pid, usename, datname FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ('{"+
+		strings.Join(pids, ",")+"}')").ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	var alive []process
+	for _, row := range results[0].Rows {
+		for i := range lost {
+			x := &lost[i]
+			if string(row[0]) == strconv.FormatUint(uint64(x.PID), 10) && (len(row[1]) == 0 || string(row[1]) == x.User) {
+				alive = append(alive, *x)
+			}
+		}
+	}
+	return alive, nil
+}
+
+func without(all, some []process) []process {
+	return slices.DeleteFunc(slices.Clone(all), func(x process) bool {
+		return slices.ContainsFunc(some, func(y process) bool { return y.PID == x.PID })
+	})
+}
+
+func terminate(ctx context.Context, c *pgconn.PgConn, alive []process) error {
+	for i := range alive {
+		if _, err := c.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend("+strconv.FormatUint(uint64(alive[i].PID), 10)+")").ReadAll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+	"lockkeeper/proxy/wire"
+)
+
+const (
+	maxCancels    = 64               // cancel requests passed on at a time; more wait for a place, with the login timeout as their limit
+	cancelTimeout = 10 * time.Second // for one of them
+)
+
+// cancelled is the refusal that ends a held statement.
+func cancelled(why string) *policy.Refusal {
+	return &policy.Refusal{
+		SQLSTATE: "57014", Message: "canceling statement " + why,
+		Detail: "The statement was held by lockkeeper and has not reached the server.",
+	}
+}
+
+// passCancel handles a CancelRequest: a held statement is ended here, anything
+// else is the server's. The client is answered by the end of the connection
+// only, when the server has done so: by then the signal was sent.
+func (s *Server) passCancel(req *wire.Startup) {
+	s.metrics.cancels.Inc()
+	ctx, stop := context.WithTimeout(s.ctx, cancelTimeout)
+	defer stop()
+	select {
+	case s.cancels <- struct{}{}:
+		defer func() { <-s.cancels }()
+	case <-ctx.Done():
+		return
+	}
+	if c := s.byKey(req.PID, req.Key); c != nil {
+		if c.pair.Cancel(cancelled("due to user request")) {
+			return
+		}
+		s.warnCancel(s.cancelOn(ctx, c))
+		return
+	}
+	for _, t := range s.distinctTargets() {
+		s.warnCancel(sendCancel(ctx, t, req.PID, req.Key))
+	}
+}
+
+func (s *Server) warnCancel(err error) {
+	if err != nil {
+		s.deps.Logger.LogAttrs(s.ctx, slog.LevelWarn, "cancel request was not passed on", slog.String("cause", err.Error()))
+	}
+}
+
+// byKey finds the session that was given a cancel key.
+func (s *Server) byKey(pid uint32, key []byte) *conn {
+	for _, c := range s.all() {
+		found := false
+		c.pair.Do(func(x *session.Session) {
+			p, k := x.BackendKey()
+			found = p == pid && p != 0 && subtle.ConstantTimeCompare(k, key) == 1
+		})
+		if found {
+			return c
+		}
+	}
+	return nil
+}
+
+// cancelOn cancels what a session's server process runs.
+func (s *Server) cancelOn(ctx context.Context, c *conn) error {
+	var pid uint32
+	var key []byte
+	c.pair.Do(func(x *session.Session) {
+		p, k := x.BackendKey()
+		pid, key = p, bytes.Clone(k)
+	})
+	if pid == 0 {
+		return nil
+	}
+	t := s.cfg.Servers[c.target]
+	return sendCancel(ctx, &t, pid, key)
+}
+
+// sendCancel sends a CancelRequest and waits until the server has closed the
+// connection. Source: manual, 55.2.8 "Canceling Requests in Progress".
+func sendCancel(ctx context.Context, t *Target, pid uint32, key []byte) error {
+	tries := t.attempts()
+	c, err := t.open(ctx, tries[0])
+	if err != nil && len(tries) > 1 {
+		c, err = t.open(ctx, tries[1])
+	}
+	if err != nil {
+		return fmt.Errorf("cancel request: %w", err)
+	}
+	defer func() { _ = c.Close() }() // the server closes it, too
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	if _, err := c.Write(wire.AppendCancel(nil, pid, key)); err != nil {
+		return fmt.Errorf("cancel request: %w", err)
+	}
+	_, _ = io.Copy(io.Discard, c) // up to its end, however it ends
+	return nil
+}
+
+// distinctTargets returns each configured server once.
+func (s *Server) distinctTargets() []*Target {
+	seen := map[string]bool{}
+	var out []*Target
+	for _, key := range sortedKeys(s.cfg.Servers) {
+		t := s.cfg.Servers[key]
+		network, address := t.network()
+		if !seen[network+address] {
+			seen[network+address] = true
+			out = append(out, &t)
+		}
+	}
+	return out
+}

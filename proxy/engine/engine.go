@@ -1,0 +1,480 @@
+// Package engine moves bytes for sessions: two goroutines on net.Conn for each, whatever the transport.
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+)
+
+// Sink takes what sessions have to tell. Its methods may be called from many
+// goroutines.
+type Sink interface {
+	// Count adds what happened; it must not keep c.
+	Count(c *session.Counts)
+	// Record journals entries. It may block for a bounded time.
+	Record(entries []journal.Entry)
+}
+
+// Config is what all pairs have in common.
+type Config struct {
+	Inspect   func(ctx context.Context, text []byte, lex inspect.Lexing) *inspect.Batch
+	Sink      Sink
+	Budget    *Budget
+	Now       func() time.Time
+	HeldBytes int // what a client may send while its statement is held or collected in vain
+}
+
+// Initial sizes of a pair's buffers, in bytes. The client's grows for a text
+// that has to be inspected whole, the server's for an error or notice.
+const (
+	clientBuffer = 16 << 10 // more than the largest message that is always read whole
+	serverBuffer = 32 << 10
+)
+
+// Pair is a client connection and its server connection with the session
+// between them. Run moves bytes until either side ends.
+type Pair struct {
+	// OnLogin, when set before Run, is called once with the server's process
+	// id when the server has accepted the login.
+	OnLogin func(pid uint32)
+
+	cfg            Config
+	client, server net.Conn
+
+	mu       sync.Mutex // guards everything below, the session included
+	room     *sync.Cond // the client's buffer has room again, or the pair ends
+	s        *session.Session
+	in       []byte // from the client; [start:end] was not taken yet
+	start    int
+	end      int
+	granted  int    // bytes of in beyond clientBuffer, taken from the budget
+	asking   bool   // a text in in is being inspected
+	gone     bool   // the client has ended; nothing is read from it any more
+	told     bool   // the server knows
+	loggedIn bool
+	early    []byte // the server's first bytes
+	ended    bool
+	cause    string
+	timer    *time.Timer
+	counts   session.Counts
+	toServer output
+	toClient output
+
+	background sync.WaitGroup // drivers and flushers started for events of the other side
+}
+
+// output is the writing side of one connection.
+type output struct {
+	turn     sync.Mutex // held while writing; never taken with the pair's mutex held
+	segments [][]byte   // guarded by turn
+	busy     bool       // guarded by the pair's mutex: segments are being written
+	bytes    int64      // guarded by the pair's mutex
+	err      error      // guarded by the pair's mutex: the first one; then everything is thrown away
+}
+
+// NewPair returns a pair that has not begun. pending are bytes of the server
+// that were read already.
+func NewPair(cfg Config, client, server net.Conn, s *session.Session, pending []byte) *Pair {
+	p := &Pair{cfg: cfg, client: client, server: server, s: s, in: make([]byte, clientBuffer), early: pending}
+	p.room = sync.NewCond(&p.mu)
+	return p
+}
+
+// Run moves bytes until one side has ended and everything it said has been
+// passed on. It closes both connections and returns why the session ended.
+func (p *Pair) Run(ctx context.Context) (cause string) {
+	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
+	defer stop()
+	done := make(chan struct{})
+	go p.serverLoop(ctx, done)
+	p.clientLoop(ctx)
+	<-done
+	p.close()
+	p.background.Wait()
+	p.mu.Lock()
+	p.s.Lost()
+	cause = p.cause
+	p.mu.Unlock()
+	p.tell()
+	return cause
+}
+
+// Close ends the pair for a reason; both sides see a closed connection.
+func (p *Pair) Close(cause string) {
+	p.mu.Lock()
+	p.because(cause)
+	p.mu.Unlock()
+	p.close()
+}
+
+// because keeps the first cause. The pair's mutex is held.
+func (p *Pair) because(cause string) {
+	if p.cause == "" {
+		p.cause = cause
+	}
+}
+
+func (p *Pair) close() {
+	p.mu.Lock()
+	p.ended = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.release()
+	p.room.Broadcast()
+	p.mu.Unlock()
+	_ = p.client.Close() // nothing is left to be told
+	_ = p.server.Close()
+}
+
+// Do runs f with the session; f must not block.
+func (p *Pair) Do(f func(*session.Session)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p.s)
+}
+
+// Traffic returns the bytes relayed to the server and to the client.
+func (p *Pair) Traffic() (toServer, toClient int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.toServer.bytes, p.toClient.bytes
+}
+
+// Wake lets a held session look again.
+func (p *Pair) Wake() {
+	p.mu.Lock()
+	p.s.Retag()
+	_, _, held := p.s.Held()
+	p.s.Resume()
+	p.mu.Unlock()
+	if held {
+		p.goDrive()
+	}
+}
+
+// Cancel cancels a held statement and reports whether there was one.
+func (p *Pair) Cancel(r *policy.Refusal) bool {
+	p.mu.Lock()
+	held := p.s.Cancel(r)
+	p.mu.Unlock()
+	if held {
+		p.goDrive()
+	}
+	return held
+}
+
+// goDrive lets a goroutine of its own work on what the client has sent, for
+// the caller must not block on the server.
+func (p *Pair) goDrive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	p.background.Add(1)
+	go p.driveOnce()
+}
+
+func (p *Pair) driveOnce() {
+	defer p.background.Done()
+	p.drive(context.Background())
+	p.tellServer()
+}
+
+// clientLoop reads the client until it ends.
+func (p *Pair) clientLoop(ctx context.Context) {
+	p.drive(ctx)
+	for {
+		buf, ok := p.clientRoom()
+		if !ok {
+			return
+		}
+		n, err := p.client.Read(buf)
+		p.mu.Lock()
+		p.end += n
+		p.mu.Unlock()
+		if n > 0 {
+			p.drive(ctx)
+		}
+		if err != nil {
+			p.clientEnded(err)
+			return
+		}
+	}
+}
+
+// clientEnded passes the client's end on. A server that may be changing
+// something is heard to its end, so that the session is known until then; any
+// other is told at once.
+func (p *Pair) clientEnded(err error) {
+	p.mu.Lock()
+	p.gone = true
+	cause := "client closed the connection"
+	if !errors.Is(err, io.EOF) {
+		cause = "client connection lost: " + reason(err)
+	}
+	p.because(cause)
+	p.mu.Unlock()
+	p.tellServer()
+}
+
+// tellServer passes the client's end on when everything that the client sent
+// before it was: a statement that is held is not run for nobody, one that waits
+// for replies is still sent.
+func (p *Pair) tellServer() {
+	p.mu.Lock()
+	waits := p.start < p.end && (p.asking || p.s.WaitsForReplies())
+	if !p.gone || p.told || waits || p.ended {
+		p.mu.Unlock()
+		return
+	}
+	p.told = true
+	p.start = p.end
+	p.mu.Unlock()
+	p.flushServer()
+	if half, ok := p.server.(interface{ CloseWrite() error }); ok {
+		if half.CloseWrite() == nil {
+			return
+		}
+	}
+	_ = p.server.Close() // cannot be told half
+}
+
+// reason is an error without addresses.
+func reason(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// clientRoom returns where the next bytes of the client go. It waits while the
+// buffer is full of bytes that are held, and moves or grows it when nothing
+// aliases it. ok is false when the pair ends.
+func (p *Pair) clientRoom() (buf []byte, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.ended {
+			return nil, false
+		}
+		if p.aliased() {
+			p.mu.Unlock()
+			p.flushServer()
+			p.mu.Lock()
+			if p.toServer.err == nil && p.aliased() {
+				continue
+			}
+		}
+		if !p.asking {
+			p.compact()
+		}
+		if p.end < len(p.in) {
+			return p.in[p.end:], true
+		}
+		p.room.Wait()
+	}
+}
+
+// aliased reports whether bytes of the client's buffer are still to be written.
+func (p *Pair) aliased() bool { return p.toServer.busy || p.s.ToServer.Len() > 0 }
+
+// compact moves what was not taken to the front and makes room for what the
+// session wants at once.
+func (p *Pair) compact() {
+	rest := p.in[p.start:p.end]
+	want := p.s.ClientNeed()
+	if len(rest) == 0 && p.granted > 0 {
+		p.release()
+		p.in = make([]byte, clientBuffer)
+	}
+	if want > len(p.in) && len(rest) == len(p.in) {
+		p.grow(rest, want)
+		return
+	}
+	if held := p.cfg.HeldBytes; len(rest) == len(p.in) && len(p.in) < held && want == 0 {
+		p.grow(rest, held)
+		return
+	}
+	p.end = copy(p.in, rest)
+	p.start = 0
+}
+
+// grow replaces the buffer by one twice as large, at most want. Without room
+// in the budget the session decides on what is at hand.
+func (p *Pair) grow(rest []byte, want int) {
+	size := min(want, 2*len(p.in))
+	if !p.cfg.Budget.take(size - len(p.in)) {
+		p.s.NoRoom()
+		p.background.Add(1)
+		go p.driveOnce()
+		p.end, p.start = copy(p.in, rest), 0
+		return
+	}
+	p.granted += size - len(p.in)
+	bigger := make([]byte, size)
+	p.end, p.start = copy(bigger, rest), 0
+	p.in = bigger
+}
+
+func (p *Pair) release() {
+	p.cfg.Budget.give(p.granted)
+	p.granted = 0
+}
+
+// drive works on what the client has sent until nothing more can be done now,
+// and writes what came of it.
+func (p *Pair) drive(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		text, lex := p.pump()
+		p.mu.Unlock()
+		p.tell()
+		p.flushServer()
+		p.flushClientAside()
+		if text == nil {
+			return
+		}
+		b := p.cfg.Inspect(ctx, text, lex)
+		p.mu.Lock()
+		p.asking = false
+		p.s.Inspected(b)
+		p.mu.Unlock()
+	}
+}
+
+// pump offers the client's bytes to the session. It returns a text that has to
+// be inspected by the caller. The pair's mutex is held.
+func (p *Pair) pump() ([]byte, inspect.Lexing) {
+	if p.asking || p.ended {
+		return nil, inspect.Lexing{}
+	}
+	if p.start < p.end {
+		n := p.s.FromClient(p.in[p.start:p.end])
+		p.start += n
+		if n > 0 || p.s.ClientNeed() > 0 {
+			p.room.Broadcast()
+		}
+	}
+	p.arm()
+	text, lex := p.s.Ask()
+	if text != nil {
+		p.asking = true
+		return text, lex
+	}
+	return nil, lex
+}
+
+// arm sets the timer of a hold.
+func (p *Pair) arm() {
+	_, until, held := p.s.Held()
+	if !held {
+		return
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timer = time.AfterFunc(until.Sub(p.cfg.Now()), p.Wake)
+}
+
+// tell hands counts and entries to the sink.
+func (p *Pair) tell() {
+	p.mu.Lock()
+	p.cfg.Sink.Count(&p.s.Counts)
+	p.s.Counts = session.Counts{}
+	entries := p.s.Entries
+	p.s.Entries = nil
+	p.mu.Unlock()
+	if len(entries) > 0 {
+		p.cfg.Sink.Record(entries)
+	}
+}
+
+// serverLoop reads the server until it ends, and lets the client know.
+func (p *Pair) serverLoop(ctx context.Context, done chan<- struct{}) {
+	defer close(done)
+	buf := make([]byte, max(serverBuffer, len(p.early)))
+	have := copy(buf, p.early)
+	if have > 0 {
+		taken, _ := p.heardServer(buf[:have])
+		have = copy(buf, buf[taken:have])
+	}
+	for {
+		n, err := p.server.Read(buf[have:])
+		have += n
+		if n > 0 {
+			taken, goOn := p.heardServer(buf[:have])
+			have = copy(buf, buf[taken:have])
+			if !goOn {
+				break
+			}
+			if need := p.serverNeed(); need > len(buf) {
+				buf = append(make([]byte, 0, need), buf[:have]...)[:need]
+			} else if have == 0 && len(buf) > serverBuffer {
+				buf = make([]byte, serverBuffer)
+			}
+		}
+		if err != nil {
+			p.serverEnded(err)
+			break
+		}
+	}
+	p.close()
+	_ = ctx
+}
+
+func (p *Pair) serverNeed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.s.ServerNeed()
+}
+
+// heardServer offers the server's bytes to the session and writes to the
+// client what came of it. goOn is false when the session is over.
+func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
+	p.mu.Lock()
+	taken = p.s.FromServer(b)
+	closing := p.s.Closing()
+	if closing != "" {
+		p.because(closing)
+	}
+	waiting := p.start < p.end && !p.asking && p.s.WaitsForReplies()
+	login := !p.loggedIn && p.s.LoggedIn()
+	p.loggedIn = p.loggedIn || login
+	pid, _ := p.s.BackendKey()
+	useless := p.gone && p.toClient.err != nil && p.s.Harmless()
+	p.mu.Unlock()
+	if login && p.OnLogin != nil {
+		p.OnLogin(pid)
+	}
+	p.tell()
+	p.flushClient()
+	if waiting {
+		p.goDrive()
+	} else {
+		p.flushServerAside()
+	}
+	return taken, closing == "" && !useless
+}
+
+// serverEnded takes note of the server's end.
+func (p *Pair) serverEnded(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if errors.Is(err, io.EOF) {
+		p.because("server closed the connection")
+		return
+	}
+	p.because("server connection lost: " + reason(err))
+}

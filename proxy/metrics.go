@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lockkeeper/inspect"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+)
+
+// metrics are the proxy's. Labels come from closed sets: rules and critical
+// tables are those of the policy.
+type metrics struct {
+	messages     [2]prometheus.Counter
+	statements   [6][3]prometheus.Counter
+	rules        *prometheus.CounterVec
+	rows         *prometheus.CounterVec
+	holds        *prometheus.HistogramVec
+	serverDenied prometheus.Counter
+
+	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		rules:           vec("lockkeeper_rule_decisions_total", "Statements that a rule or containment settled; enforced=false for rules in observe mode.", "rule", "enforced"),
+		rows:            vec("lockkeeper_rows_written_total", "Rows changed, from command tags, by critical table (others together) and kind of statement.", "table", "kind"),
+		serverDenied:    counter("lockkeeper_server_read_only_errors_total", "Writes that only the server saw and refused because lockkeeper had made the transaction READ ONLY."),
+		sessionLimit:    counter("lockkeeper_session_limit_refusals_total", "Connections refused because limits.sessions was reached."),
+		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
+		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
+		acceptErrors:    counter("lockkeeper_accept_errors_total", "Errors of accept, such as running out of file descriptors."),
+		cancels:         counter("lockkeeper_cancel_requests_total", "Cancel requests received."),
+		holds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "lockkeeper_hold_seconds", Help: "How long statements were held, by cause.",
+			Buckets: []float64{.01, .1, .5, 1, 5, 15, 60, 300},
+		}, []string{"cause"}),
+	}
+	reg.MustRegister(m.holds)
+	messages := vec("lockkeeper_messages_total", "Protocol messages relayed, by the side that sent them.", "direction")
+	m.messages = [2]prometheus.Counter{messages.WithLabelValues("client"), messages.WithLabelValues("server")}
+	statements := vec("lockkeeper_statements_total", "Statements decided, by class and verdict.", "class", "verdict")
+	for c := range m.statements {
+		for v := range m.statements[c] {
+			m.statements[c][v] = statements.WithLabelValues(inspect.Class(c).String(), policy.Verdict(v).String()) //nolint:gosec // both arrays are as long as the enums
+		}
+	}
+	gauges(reg, s)
+	return m
+}
+
+// gauges registers what is read when it is asked for.
+func gauges(reg prometheus.Registerer, s *Server) {
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
+	}
+	gauge("lockkeeper_connections", "Client connections, logged in or not.", func() float64 { return float64(s.accepted.Load()) })
+	gauge("lockkeeper_sessions", "Sessions with a server connection.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.sessions))
+	})
+	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
+	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 {
+		n := 0
+		for _, c := range s.all() {
+			c.pair.Do(func(x *session.Session) {
+				if _, _, held := x.Held(); held {
+					n++
+				}
+			})
+		}
+		return float64(n)
+	})
+	gauge("lockkeeper_collected_bytes", "Bytes of long texts being collected, beyond the sessions' first buffers.", func() float64 { return float64(s.budget.Used()) })
+	gauge("lockkeeper_lost_processes", "Server processes that may go on without a client.", func() float64 { return float64(s.processes.lostCount()) })
+	gauge("lockkeeper_read_only", "1 while a read-only containment is in force for anybody.", func() float64 { return s.contained(policy.ReadOnlyMode) })
+	gauge("lockkeeper_observe", "1 while no rule is enforced (break-glass).", func() float64 { return s.contained(policy.ObserveMode) })
+	gauge("lockkeeper_ddl_frozen", "1 while a DDL freeze is in force for anybody.", func() float64 { return s.contained(policy.FreezeDDL) })
+	gauge("lockkeeper_paused", "1 while a pause is in force for anybody.", func() float64 { return s.contained(policy.Pause) })
+}
+
+func (s *Server) contained(kind policy.ContainmentKind) float64 {
+	snap := s.deps.Decider.Current()
+	if snap == nil {
+		return 0
+	}
+	now := s.deps.Now()
+	for i := range snap.Containments {
+		if c := &snap.Containments[i]; c.Kind == kind && c.Active(now) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// count adds what a session has to tell. Zeroes cost nothing.
+func (m *metrics) count(c *session.Counts, snap *policy.Snapshot) {
+	add(m.messages[0], c.ClientMessages)
+	add(m.messages[1], c.ServerMessages)
+	add(m.serverDenied, c.ServerReadOnly)
+	for i := range c.Verdicts {
+		for j := range c.Verdicts[i] {
+			add(m.statements[i][j], c.Verdicts[i][j])
+		}
+	}
+	for _, r := range c.Rules {
+		m.rules.WithLabelValues(r.Rule, strconv.FormatBool(!r.Observed)).Inc()
+	}
+	for i := range c.Rows {
+		r := &c.Rows[i]
+		m.rows.WithLabelValues(tableLabel(snap, &r.Relation), string(r.Kind)).Add(float64(r.Rows))
+	}
+	for _, h := range c.Holds {
+		m.holds.WithLabelValues(h.Cause).Observe(h.Time.Seconds())
+	}
+}
+
+func add(c prometheus.Counter, n int64) {
+	if n > 0 {
+		c.Add(float64(n))
+	}
+}
+
+// tableLabel names a critical table; all others are one.
+func tableLabel(snap *policy.Snapshot, r *inspect.Relation) string {
+	if snap != nil && snap.Policy != nil && snap.Policy.Critical(r.Schema, r.Name) {
+		return r.Name
+	}
+	return "other"
+}

@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// process is one server process that lockkeeper's clients have used.
+type process struct {
+	PID      uint32    `json:"pid"`
+	Server   string    `json:"server"` // key of the server map
+	User     string    `json:"user"`
+	Database string    `json:"database"`
+	Since    time.Time `json:"since"` // when the session began, by lockkeeper's clock
+	Gone     bool      `json:"gone,omitempty"`
+}
+
+// processes notes every server process in a file, so that a lockkeeper that
+// was killed leaves a list of those that may go on without it. The file is
+// written without fsync: it has to survive lockkeeper, not the machine.
+type processes struct {
+	now func() time.Time
+
+	mu      sync.Mutex // guards what follows
+	file    *os.File   // nil: kept in memory
+	path    string
+	written int                // lines since the file was made anew
+	live    map[uint32]process // of sessions
+	lost    map[uint32]process // may go on without a client
+	broken  error              // the first error of the file
+}
+
+// maxProcessLines bounds the file: then it is made anew from what is live.
+const maxProcessLines = 20_000
+
+// openProcesses reads what an earlier lockkeeper left behind.
+func openProcesses(path string, now func() time.Time) (*processes, error) {
+	p := &processes{now: now, path: path, live: map[uint32]process{}, lost: map[uint32]process{}}
+	if path == "" {
+		return p, nil
+	}
+	if err := p.read(); err != nil {
+		return nil, fmt.Errorf("read server processes: %w", err)
+	}
+	return p, p.rewrite()
+}
+
+func (p *processes) read() error {
+	f, err := os.Open(p.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var x process
+		if json.Unmarshal(lines.Bytes(), &x) != nil {
+			continue // the last line of a killed process may be cut off
+		}
+		if x.Gone {
+			delete(p.lost, x.PID)
+		} else {
+			p.lost[x.PID] = x
+		}
+	}
+	return lines.Err()
+}
+
+// rewrite replaces the file by one that holds what is live or lost.
+func (p *processes) rewrite() error {
+	tmp := p.path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("note server processes: %w", err)
+	}
+	if p.file != nil {
+		_ = p.file.Close() // replaced
+	}
+	p.file, p.written = f, 0
+	for _, m := range []map[uint32]process{p.lost, p.live} {
+		for _, x := range m {
+			p.append(x)
+		}
+	}
+	if err := os.Rename(tmp, p.path); err != nil {
+		return fmt.Errorf("note server processes: %w", err)
+	}
+	return p.broken
+}
+
+// append writes one line. An error is kept and shown by the barrier.
+func (p *processes) append(x process) {
+	if p.file == nil {
+		return
+	}
+	line, err := json.Marshal(x)
+	if err == nil {
+		_, err = p.file.Write(append(line, '\n'))
+	}
+	p.written++
+	p.broken = err
+}
+
+// note is the record of one session's server process.
+type note struct {
+	p *processes
+	x process
+}
+
+// watch prepares the record of a session.
+func (p *processes) watch(c *conn) *note {
+	n := &note{p: p, x: process{Server: c.target, User: c.user, Database: c.database, Since: c.connected}}
+	c.pair.OnLogin = n.began
+	return n
+}
+
+// began is told the server's process id.
+func (n *note) began(pid uint32) {
+	n.p.mu.Lock()
+	defer n.p.mu.Unlock()
+	x := n.x
+	x.PID = pid
+	n.p.live[pid] = x
+	delete(n.p.lost, pid) // a process id that is used again: the old one is gone
+	n.p.append(x)
+}
+
+// ended is told that the session is over; clean when nothing of it can go on
+// in the server.
+func (n *note) ended(pid uint32, clean bool) {
+	n.p.mu.Lock()
+	defer n.p.mu.Unlock()
+	x, known := n.p.live[pid]
+	if !known || x.Since != n.x.Since {
+		return
+	}
+	delete(n.p.live, pid)
+	if !clean {
+		n.p.lost[pid] = x
+		return
+	}
+	n.p.forget(x)
+}
+
+// forget notes that a process is gone. The mutex is held.
+func (p *processes) forget(x process) {
+	x.Gone = true
+	p.append(x)
+	if p.written > maxProcessLines {
+		p.broken = p.rewrite()
+	}
+}
+
+// lostOf returns the processes of a server that may go on without a client.
+func (p *processes) lostOf(server func(key string) bool) []process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []process
+	for _, x := range p.lost {
+		if server(x.Server) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func (p *processes) lostCount() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.lost)
+}
+
+// found is told that lost processes are gone.
+func (p *processes) found(gone []process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range gone {
+		if p.lost[x.PID].Since.Equal(x.Since) {
+			delete(p.lost, x.PID)
+			p.forget(x)
+		}
+	}
+}
+
+func (p *processes) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file == nil {
+		return nil
+	}
+	f := p.file
+	p.file = nil
+	return f.Close()
+}

@@ -1,0 +1,411 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/engine"
+	"lockkeeper/proxy/session"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("proxy: server closed")
+
+// Recorder takes journal entries; it may block a session for a bounded time.
+type Recorder interface {
+	Submit(e journal.Entry)
+}
+
+// Deps is what a Server works with. All fields but Processes are required.
+type Deps struct {
+	Inspector  *inspect.Inspector
+	Decider    *policy.Decider
+	Journal    Recorder
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+	Processes  string // file in which server processes are noted; "" keeps them in memory
+}
+
+// Server accepts clients and keeps their sessions.
+type Server struct {
+	cfg  Config
+	deps Deps
+
+	metrics   *metrics
+	pacer     *pacer
+	budget    *engine.Budget
+	tls       clientTLS
+	processes *processes
+	cancels   chan struct{} // one token for each cancel request being passed on
+
+	mu        sync.Mutex // guards what follows
+	listeners []net.Listener
+	sessions  map[uint64]*conn
+	closing   bool
+
+	lastID   atomic.Uint64
+	accepted atomic.Int64 // connections, logged in or not
+	clients  sync.WaitGroup
+	ctx      context.Context //nolint:containedctx // ends every session at the end of Shutdown
+	endAll   context.CancelFunc
+}
+
+// conn is one client connection with its session.
+type conn struct {
+	id        uint64
+	user      string
+	database  string
+	address   string
+	target    string
+	tls       bool
+	connected time.Time
+	pair      *engine.Pair
+}
+
+// New returns a server that listens on nothing yet.
+func New(cfg Config, deps Deps) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, deps: deps, pacer: newPacer(), budget: engine.NewBudget(cfg.Limits.CollectedBytes),
+		cancels: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{},
+	}
+	s.ctx, s.endAll = context.WithCancel(context.Background())
+	if err := s.tls.load(&cfg.TLS); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.processes, err = openProcesses(deps.Processes, deps.Now); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(deps.Registerer, s)
+	return s, nil
+}
+
+// Listen opens every configured listener. A stale socket file is replaced.
+func (s *Server) Listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	for _, address := range s.cfg.Listen.TCP {
+		l, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		s.add(l)
+	}
+	for _, path := range s.cfg.Listen.Unix {
+		if err := removeStale(ctx, path); err != nil {
+			return err
+		}
+		l, err := lc.Listen(ctx, "unix", path)
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		if err := os.Chmod(path, os.FileMode(s.cfg.Listen.UnixMode)); err != nil {
+			return fmt.Errorf("listen on %s: %w", path, err)
+		}
+		s.add(l)
+	}
+	return nil
+}
+
+func (s *Server) add(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, l)
+}
+
+// removeStale removes a socket file that nobody listens on any more.
+func removeStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if info.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("listen on %s: a file that is no socket is in the way; remove it or choose another path", path)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err == nil {
+		_ = c.Close()
+		return fmt.Errorf("listen on %s: another process listens there", path)
+	}
+	return os.Remove(path)
+}
+
+// Addresses returns where the server listens.
+func (s *Server) Addresses() []net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]net.Addr, 0, len(s.listeners))
+	for _, l := range s.listeners {
+		out = append(out, l.Addr())
+	}
+	return out
+}
+
+// Serve accepts clients on every listener until Shutdown, and then returns
+// ErrServerClosed; any other error ends all listeners.
+func (s *Server) Serve() error {
+	s.mu.Lock()
+	listeners := slices.Clone(s.listeners)
+	s.mu.Unlock()
+	ends := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go s.acceptLoop(l, ends)
+	}
+	var first error
+	for range listeners {
+		if err := <-ends; first == nil {
+			first = err
+			s.closeListeners()
+		}
+	}
+	return first
+}
+
+// acceptLoop accepts on one listener until it is closed. Running out of file
+// descriptors is waited out.
+func (s *Server) acceptLoop(l net.Listener, ends chan<- error) {
+	pause := minAcceptPause
+	for {
+		c, err := l.Accept()
+		if err == nil {
+			pause = minAcceptPause
+			s.start(c)
+			continue
+		}
+		if s.isClosing() {
+			ends <- ErrServerClosed
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
+			ends <- fmt.Errorf("accept on %s: %w", l.Addr(), err)
+			return
+		}
+		s.metrics.acceptErrors.Inc()
+		s.deps.Logger.LogAttrs(s.ctx, slog.LevelError, "accept failed", slog.String("listener", l.Addr().String()), slog.String("cause", err.Error()))
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, maxAcceptPause)
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+func (s *Server) start(c net.Conn) {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	s.clients.Add(1)
+	s.mu.Unlock()
+	go s.serveClient(c)
+}
+
+func (s *Server) serveClient(c net.Conn) {
+	defer s.clients.Done()
+	s.accepted.Add(1)
+	defer s.accepted.Add(-1)
+	s.handle(c)
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.listeners {
+		_ = l.Close() // nothing more is accepted
+	}
+}
+
+// Shutdown stops accepting, closes sessions as soon as they are outside a
+// transaction, and all that are left when ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.closeListeners()
+	done := make(chan struct{})
+	go s.waitClients(done)
+	tick := time.NewTicker(shutdownPoll)
+	defer tick.Stop()
+	var err error
+	for waiting := true; waiting; {
+		s.closeQuiet()
+		select {
+		case <-done:
+			waiting = false
+		case <-ctx.Done():
+			err, waiting = ctx.Err(), false
+		case <-tick.C:
+		}
+	}
+	s.endAll()
+	<-done
+	return errors.Join(err, s.processes.close())
+}
+
+const shutdownPoll = 20 * time.Millisecond
+
+func (s *Server) waitClients(done chan<- struct{}) {
+	s.clients.Wait()
+	close(done)
+}
+
+// closeQuiet closes sessions that lose nothing by it.
+func (s *Server) closeQuiet() {
+	for _, c := range s.all() {
+		quiet := false
+		c.pair.Do(func(x *session.Session) { quiet = x.Quiet() })
+		if quiet {
+			c.pair.Close("lockkeeper shuts down")
+		}
+	}
+}
+
+// all returns the sessions there are, oldest first.
+func (s *Server) all() []*conn {
+	s.mu.Lock()
+	out := make([]*conn, 0, len(s.sessions))
+	for _, c := range s.sessions {
+		out = append(out, c)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(out, func(a, b *conn) int { return int(a.id) - int(b.id) }) // ids grow by one
+	return out
+}
+
+// Reload reads certificate, key and authority of the client side again; the
+// old ones stay in use when that fails. Those towards servers are read for
+// every connection.
+func (s *Server) Reload() error { return s.tls.load(&s.cfg.TLS) }
+
+// Wake lets every session look at the containments and the policy again.
+func (s *Server) Wake() {
+	for _, c := range s.all() {
+		c.pair.Wake()
+	}
+}
+
+// Sessions lists the sessions, oldest first.
+func (s *Server) Sessions() []SessionInfo {
+	conns := s.all()
+	out := make([]SessionInfo, 0, len(conns))
+	for _, c := range conns {
+		out = append(out, c.info())
+	}
+	return out
+}
+
+func (c *conn) info() SessionInfo {
+	i := SessionInfo{
+		ID: c.id, User: c.user, Database: c.database, Address: c.address, Target: c.target, TLS: c.tls, Connected: c.connected,
+	}
+	c.pair.Do(func(x *session.Session) {
+		sub, st := x.Subject(), x.State()
+		i.Application, i.Tags = sub.Application, sub.Tags
+		i.State, i.StateSince, i.HeldBy, i.TxSince = st.State, st.Since, st.HeldBy, st.TxSince
+		i.Statement, i.Fingerprint = st.Statement, st.Fingerprint
+		i.RowsWritten, i.TxRows, i.ServerPID = st.RowsWritten, st.TxRows, st.PID
+	})
+	i.BytesIn, i.BytesOut = c.pair.Traffic()
+	return i
+}
+
+// ErrNoSession says that there is no session of that id.
+var ErrNoSession = errors.New("no such session")
+
+func (s *Server) session(id uint64) (*conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.sessions[id]; ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("session %d: %w", id, ErrNoSession)
+}
+
+// CancelSession cancels what a session runs or waits for.
+func (s *Server) CancelSession(ctx context.Context, id uint64) error {
+	c, err := s.session(id)
+	if err != nil {
+		return err
+	}
+	if c.pair.Cancel(cancelled("due to operator request")) {
+		return nil
+	}
+	return s.cancelOn(ctx, c)
+}
+
+// TerminateSession closes both sides of a session.
+func (s *Server) TerminateSession(ctx context.Context, id uint64) error {
+	c, err := s.session(id)
+	if err != nil {
+		return err
+	}
+	err = s.cancelOn(ctx, c) // the server process must not go on for nobody
+	c.pair.Close("terminated by operator")
+	return err
+}
+
+// host is what sessions ask of the server.
+type host struct{ s *Server }
+
+func (h host) Lookup(text []byte, lex inspect.Lexing) *inspect.Batch {
+	return h.s.deps.Inspector.Lookup(text, lex)
+}
+func (h host) Snapshot() *policy.Snapshot { return h.s.deps.Decider.Current() }
+func (h host) Now() time.Time             { return h.s.deps.Now() }
+func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
+	return h.s.pacer.wait(limits, now)
+}
+
+func (h host) Charge(limits []policy.Throttle, rows int64, now time.Time) {
+	h.s.pacer.charge(limits, rows, now)
+}
+
+// sink is where sessions tell what happened.
+type sink struct{ s *Server }
+
+func (k sink) Count(c *session.Counts) { k.s.metrics.count(c, k.s.deps.Decider.Current()) }
+func (k sink) Record(entries []journal.Entry) {
+	for i := range entries {
+		k.s.deps.Journal.Submit(entries[i])
+	}
+}
+
+func (s *Server) engineConfig() engine.Config {
+	return engine.Config{
+		Inspect: s.deps.Inspector.Inspect, Sink: sink{s}, Budget: s.budget, Now: s.deps.Now, HeldBytes: s.cfg.Limits.HeldBytes,
+	}
+}

@@ -1,0 +1,250 @@
+package session
+
+import (
+	"bytes"
+
+	"lockkeeper/inspect"
+	"lockkeeper/proxy/wire"
+)
+
+// action is what becomes of the client's or server's message at hand.
+type action uint8
+
+const (
+	forward action = iota // as it is
+	discard               // consumed; what takes its place was collected already
+	block                 // not yet: head says what it waits for
+	more                  // not yet: the stream's need says how many bytes are missing
+)
+
+// FromClient takes bytes that the client sent, from the first one not taken
+// before, and returns how many it took. Taken bytes may be aliased by ToServer.
+// It stops early where it needs more bytes (ClientNeed), has a question (Ask),
+// holds the message (Held) or waits for replies of the server.
+func (s *Session) FromClient(b []byte) (n int) {
+	st := &s.dir[fromClient]
+	st.need = 0
+	for n < len(b) {
+		if s.deaf {
+			return len(b)
+		}
+		if st.pass > 0 {
+			k := min(st.pass, len(b)-n)
+			if !st.drop {
+				s.ToServer.Forward(b[n : n+k])
+			}
+			st.pass -= k
+			n += k
+			continue
+		}
+		if s.head.wait == waitInspection || s.head.wait == waitHold {
+			return n
+		}
+		size, ok, err := wire.Size(b[n:])
+		if err != nil || ok && !known(b[n], size) {
+			s.malformed(b[n:])
+			return len(b)
+		}
+		if !ok {
+			st.need = wire.HeaderLen
+			return n
+		}
+		m := b[n:min(len(b), n+size)]
+		s.head.wait = waitNothing
+		switch s.fromClient(m, size) {
+		case forward:
+			s.ToServer.Forward(m)
+			st.pass, st.drop = size-len(m), false
+		case discard:
+			st.pass, st.drop = size-len(m), true
+		case block, more:
+			return n
+		}
+		s.Counts.ClientMessages++
+		s.head = head{}
+		n += len(m)
+	}
+	return n
+}
+
+// known reports whether the server would read a message of this type and size
+// to its end. Source: SocketBackend in src/backend/tcop/postgres.c.
+func known(t byte, size int) bool {
+	switch t {
+	case 'Q', 'P', 'B', 'F', 'd', 'p':
+		return true
+	case 'C', 'D', 'E', 'H', 'S', 'X', 'c', 'f':
+		return size-1 <= wire.MaxSmallMessage
+	default:
+		return false
+	}
+}
+
+// malformed passes on what the server will not read any further, for it has
+// the right words, and hears nothing of what comes behind it.
+func (s *Session) malformed(b []byte) {
+	s.ToServer.Forward(b[:min(len(b), wire.HeaderLen)])
+	s.deaf = true
+}
+
+// fromClient decides about one message, of which m is at hand and size bytes
+// are to come in all.
+func (s *Session) fromClient(m []byte, size int) action {
+	if !s.auth.done {
+		return s.login(m, size)
+	}
+	if s.copyIn {
+		return s.copying(m, size)
+	}
+	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
+		return forward // the server discards it
+	}
+	if s.out.Full() {
+		return s.waitReplies()
+	}
+	switch m[0] {
+	case 'Q':
+		return s.query(m, size)
+	case 'P':
+		return s.parse(m, size)
+	case 'B':
+		return s.bind(m, size)
+	case 'E':
+		return s.whole(m, size, s.execute)
+	case 'D':
+		return s.whole(m, size, s.describe)
+	case 'C':
+		return s.whole(m, size, s.closeName)
+	case 'F':
+		return s.functionCall()
+	case 'S':
+		return s.sync()
+	case 'c', 'f':
+		// Either the end of COPY data whose CopyInResponse is still on its way,
+		// or a stray that the server ignores.
+		if s.out.Len() > 0 {
+			s.out.push('c', 0)
+		}
+		return forward
+	case 'X':
+		s.deaf = true
+		return forward
+	default: // H, d, p
+		return forward
+	}
+}
+
+// whole calls handle when all of a small message is at hand.
+func (s *Session) whole(m []byte, size int, handle func(wire.Message) action) action {
+	if len(m) < size {
+		return s.needMore(size)
+	}
+	return handle(wire.Message(m))
+}
+
+func (s *Session) needMore(n int) action {
+	s.dir[fromClient].need = n
+	return more
+}
+
+func (s *Session) waitReplies() action {
+	s.head.wait = waitReplies
+	return block
+}
+
+// settled reports whether nothing is owed: the transaction status is known.
+func (s *Session) settled() bool { return s.out.Len() == 0 && !s.seg.open }
+
+// awaitSegment waits for replies within a pipeline; the server sends them at a
+// Flush, which is put in once.
+func (s *Session) awaitSegment() action {
+	if !s.head.flushed {
+		s.ToServer.Forward(flushMessage)
+		s.head.flushed = true
+	}
+	return s.waitReplies()
+}
+
+var flushMessage = []byte{'H', 0, 0, 0, 4} // never written to
+
+// login relays what the client says before the first ReadyForQuery. Passwords
+// pass and are not looked at; of a SASL exchange the first bytes are, to tell
+// a client that cannot succeed why.
+func (s *Session) login(m []byte, size int) action {
+	if m[0] != 'p' || !s.auth.sasl || size > wire.MaxSmallMessage {
+		return forward
+	}
+	if len(m) < size {
+		return s.needMore(size)
+	}
+	s.auth.sasl = false
+	_, rest, ok := wire.CString(wire.Message(m).Body())
+	if ok && len(rest) > 4 && rest[4] == 'y' && s.auth.offeredPlus {
+		s.fail("28000", "lockkeeper cannot relay SCRAM authentication over TLS on both sides to a client that supports channel binding",
+			"Set channel_binding=disable in the client's connection string, or sslmode: disable for this server (for example over a unix socket).")
+		return discard
+	}
+	return forward
+}
+
+// copying relays COPY data. Only its end is looked at: under read-only it must
+// not commit any more. Source: manual, 55.2.6 "COPY Operations".
+func (s *Session) copying(m []byte, size int) action {
+	switch m[0] {
+	case 'c':
+		s.copyIn = false
+		if r := s.copyRefusal(); r != nil {
+			s.copyFail = r
+			s.ToServer.Forward(wire.Append(nil, 'f', substituteText(readOnlyRule)+"\x00"))
+			return discard
+		}
+		return forward
+	case 'f':
+		s.copyIn = false
+		return forward
+	case 'S':
+		s.out.slack++ // ignored while the COPY goes on; answered if it has failed
+		return forward
+	case 'd', 'H':
+		return forward
+	case 'X':
+		s.deaf = true
+		return forward
+	default:
+		s.fail("08P01", "unexpected message during COPY from stdin", "Send CopyDone or CopyFail first.")
+		_ = size
+		return discard
+	}
+}
+
+// isReplicationCommand reports whether a text on a replication connection is
+// one of the walsender's own commands, which are no SQL. Source: manual, 55.4
+// "Streaming Replication Protocol", src/backend/replication/repl_scanner.l.
+func isReplicationCommand(text []byte) bool {
+	text = bytes.TrimLeft(text, " \t\r\n\f\v")
+	end := 0
+	for end < len(text) && (text[end] == '_' || text[end]|0x20 >= 'a' && text[end]|0x20 <= 'z') {
+		end++
+	}
+	switch string(text[:end]) {
+	case "IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "BASE_BACKUP", "START_REPLICATION", "TIMELINE_HISTORY",
+		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "UPLOAD_MANIFEST":
+		return true
+	}
+	return false
+}
+
+// Facts about messages that have no text of their own.
+var (
+	replicationFacts  = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: "REPLICATION"}}}
+	functionCallFacts = opaque("FUNCTION CALL", "a function called by its number")
+	unseenFacts       = opaque("EXECUTE", "a statement or portal that was not prepared through this session")
+)
+
+// opaque returns the facts of something that may do anything but names nothing.
+func opaque(kind inspect.Kind, why string) *inspect.Batch {
+	return &inspect.Batch{
+		Class: inspect.Unknown, Why: why, Words: []string{},
+		Statements: []inspect.Statement{{Class: inspect.Unknown, Kind: kind, Hidden: inspect.HiddenFunction, Why: why}},
+	}
+}

@@ -1,0 +1,239 @@
+package session
+
+import (
+	"time"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+)
+
+// readOnlyRule is the rule's name in substitutes that read-only puts in.
+const readOnlyRule = "read-only"
+
+// decide asks the policy about a batch. Under read-only the transaction's
+// status has to be known first; where it is not, action says what to wait for.
+func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
+	now := s.host.Now()
+	snap := s.host.Snapshot()
+	if snap == nil {
+		return policy.Decision{Refusal: &policy.Refusal{SQLSTATE: "57P03", Message: "lockkeeper has no policy yet", Hint: "Try again in a moment."}}, forward
+	}
+	if s.head.refusal != nil {
+		return policy.Decision{Verdict: policy.Refuse, Rule: s.head.rule, Refusal: s.head.refusal}, forward
+	}
+	if !s.seg.open && s.out.Len() > 0 && snap.ReadOnlyFor(s.sub, now) != nil {
+		return policy.Decision{}, s.waitReplies()
+	}
+	if s.settled() && s.tx.status == policy.TxIdle {
+		s.tx.epoch = snap.Epoch
+		s.tx.since = now
+	}
+	return snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.tx.epoch, Now: now}), forward
+}
+
+// hold waits where the decision asks for it: outside a transaction, with
+// nothing under way. It reports whether the message may go on; a hold that
+// took too long turns into a refusal in d.
+func (s *Session) hold(d *policy.Decision) (action, bool) {
+	if d.Verdict != policy.Allow || d.Obligations.Hold == nil && len(d.Obligations.Throttles) == 0 {
+		return forward, true
+	}
+	if s.seg.open || s.tx.status != policy.TxIdle && s.out.Len() == 0 {
+		return forward, true
+	}
+	if s.out.Len() > 0 {
+		return s.waitReplies(), false
+	}
+	now := s.host.Now()
+	if s.head.began.IsZero() {
+		s.head.began = now
+	}
+	if h := d.Obligations.Hold; h != nil {
+		end := s.head.began.Add(h.Max)
+		if h.Max <= 0 || !now.Before(end) {
+			s.endHold("pause", now)
+			*d = policy.Decision{Verdict: policy.Refuse, Rule: h.Containment, Refusal: h.Refusal}
+			return forward, true
+		}
+		return s.waitHold(h.Containment, end), false
+	}
+	if s.head.paced {
+		return forward, true
+	}
+	if pause := s.host.Throttle(d.Obligations.Throttles, now); pause > 0 {
+		t := strictest(d.Obligations.Throttles)
+		end := s.head.began.Add(t.MaxWait)
+		if !now.Before(end) || now.Add(pause).After(end) {
+			s.endHold("throttle", now)
+			*d = policy.Decision{Verdict: policy.Refuse, Rule: t.Rule, Refusal: t.Refusal}
+			return forward, true
+		}
+		return s.waitHold(t.Rule, now.Add(pause)), false
+	}
+	s.head.paced = true
+	s.endHold("throttle", now)
+	return forward, true
+}
+
+// strictest returns the throttle that lets a statement wait the least.
+func strictest(limits []policy.Throttle) *policy.Throttle {
+	best := &limits[0]
+	for i := range limits[1:] {
+		if t := &limits[i+1]; t.MaxWait < best.MaxWait {
+			best = t
+		}
+	}
+	return best
+}
+
+func (s *Session) waitHold(by string, until time.Time) action {
+	if s.heldBy != by {
+		s.heldBy, s.stateSince = by, s.host.Now()
+	}
+	s.head.wait, s.head.until = waitHold, until
+	return block
+}
+
+func (s *Session) endHold(cause string, now time.Time) {
+	if waited := now.Sub(s.head.began); waited > 0 {
+		s.Counts.Holds = append(s.Counts.Holds, HoldCount{cause, waited})
+	}
+	s.heldBy = ""
+}
+
+// decided counts a decision that is final, and journals what must be kept.
+func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
+	if int(b.Class) < len(s.Counts.Verdicts) && int(d.Verdict) < len(s.Counts.Verdicts[0]) {
+		s.Counts.Verdicts[b.Class][d.Verdict]++
+	}
+	for i := range d.Observed {
+		s.Counts.Rules = append(s.Counts.Rules, RuleCount{d.Observed[i].Rule, true})
+		if d.Observed[i].Refusal != nil {
+			e := s.entry(journal.ObservedEntry, b)
+			e.Verdict, e.Rule = policy.Refuse.String(), d.Observed[i].Rule
+			s.Entries = append(s.Entries, e)
+		}
+	}
+	if len(b.Statements) > 0 {
+		s.statement = &b.Statements[len(b.Statements)-1]
+	}
+	s.fingerprint = b.Fingerprint
+	if d.Verdict == policy.Allow {
+		return
+	}
+	s.Counts.Rules = append(s.Counts.Rules, RuleCount{d.Rule, false})
+	e := s.entry(journal.RefusalEntry, b)
+	e.Verdict, e.Rule, e.Outcome = d.Verdict.String(), d.Rule, "refused"
+	if d.Refusal != nil {
+		e.SQLSTATE, e.Detail = d.Refusal.SQLSTATE, d.Refusal.Detail
+	}
+	s.Entries = append(s.Entries, e)
+}
+
+// entry begins a journal entry about a batch.
+func (s *Session) entry(kind journal.Kind, b *inspect.Batch) journal.Entry {
+	e := journal.Entry{
+		Time: s.host.Now(), Kind: kind, Session: s.cfg.ID, ServerPID: s.pid,
+		User: s.sub.User, Database: s.sub.Database, Application: s.sub.Application, Address: s.sub.Address,
+		Transaction: s.transactionID(),
+	}
+	if b == nil {
+		return e
+	}
+	e.Fingerprint, e.Class = b.Fingerprint, b.Class.String()
+	if len(b.Statements) > 0 {
+		st := worst(b)
+		e.Statement, e.Tables = string(st.Kind), tables(st)
+	}
+	return e
+}
+
+// worst returns the most dangerous statement of a batch.
+func worst(b *inspect.Batch) *inspect.Statement {
+	w := &b.Statements[0]
+	for i := range b.Statements {
+		if st := &b.Statements[i]; st.Class != w.Class && inspect.Worse(w.Class, st.Class) == st.Class {
+			w = st
+		}
+	}
+	return w
+}
+
+// tables names the relations that a statement writes or defines.
+func tables(st *inspect.Statement) []string {
+	var out []string
+	for i := range st.Relations {
+		r := &st.Relations[i]
+		if r.Access&(inspect.AccessWrite|inspect.AccessDefine) == 0 {
+			continue
+		}
+		name := r.Name
+		if r.Schema != "" {
+			name = r.Schema + "." + r.Name
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+// observe learns from an allowed statement what the session is: Odoo's cron
+// locks rows of ir_cron, its registry load sets lock_timeout, pg_dump copies
+// tables out. Sources: odoo/addons/base/models/ir_cron.py,
+// odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
+func (s *Session) observe(b *inspect.Batch) {
+	for i := range b.Statements {
+		st := &b.Statements[i]
+		switch {
+		case st.Set != nil && st.Set.Name == "lock_timeout" && !st.Set.Local && !st.Set.Reset:
+			s.behave("migration")
+		case st.Hidden&inspect.HiddenRowLock != 0 && locksRowsOf(st, "ir_cron"):
+			s.behave("cron")
+		case st.Kind == inspect.KindCopyTo && s.sub.Application == "pg_dump":
+			s.behave("backup")
+		case st.Kind == inspect.KindDiscard && len(s.behaviour) > 0:
+			s.behaviour = nil
+			s.retag(s.sub.Application)
+		}
+	}
+}
+
+func locksRowsOf(st *inspect.Statement, table string) bool {
+	for i := range st.Relations {
+		if st.Relations[i].Name == table && st.Relations[i].Access&inspect.AccessLockRows != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) behave(tag string) {
+	for _, b := range s.behaviour {
+		if b == tag {
+			return
+		}
+	}
+	s.behaviour = append(s.behaviour, tag)
+	s.retag(s.sub.Application)
+}
+
+// copyRefusal returns the refusal for the end of COPY data that read-only does
+// not let commit; nil when it may.
+func (s *Session) copyRefusal() *policy.Refusal {
+	return s.pastReadOnly()
+}
+
+// pastReadOnly returns the refusal for what would commit a change of an
+// implicit transaction begun before read-only whose time is over; nil when it
+// may commit.
+func (s *Session) pastReadOnly() *policy.Refusal {
+	snap, now := s.host.Snapshot(), s.host.Now()
+	c := snap.ReadOnlyFor(s.sub, now)
+	if c == nil || s.tx.status != policy.TxIdle || s.tx.epoch >= c.Epoch {
+		return nil
+	}
+	if c.InFlight != policy.RefuseCommit && now.Before(c.DrainUntil) {
+		return nil
+	}
+	return snap.CommitRefusal(c)
+}

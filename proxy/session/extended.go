@@ -1,0 +1,413 @@
+package session
+
+import (
+	"lockkeeper/inspect"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/wire"
+)
+
+// parse handles Parse: the text is inspected and decided here, and again when
+// it is executed. Source: manual, 55.2.3 "Extended Query".
+func (s *Session) parse(m []byte, size int) action {
+	if len(m) < size && size <= s.cfg.StatementBytes && !s.head.noRoom {
+		return s.needMore(size)
+	}
+	name, rest, ok := wire.CString(m[wire.HeaderLen:])
+	if !ok && len(m) < size {
+		return s.longName()
+	}
+	text := stringOf(rest)
+	raw, act := s.facts(text, len(m) == size)
+	if raw == nil {
+		return act
+	}
+	b, act := s.resolve(raw)
+	if b == nil {
+		return act
+	}
+	d, act := s.decide(b)
+	if act != forward {
+		return act
+	}
+	if act, goOn := s.hold(&d); !goOn {
+		return act
+	}
+	if d.Verdict != policy.Allow {
+		return s.refuseExtended(b, &d, 'P', string(name))
+	}
+	s.openSegment()
+	r := s.out.push('P', 0)
+	r.old = s.prep.of(false).get(name)
+	if len(name) == 0 {
+		s.prep.statement = slot{raw, r.seq}
+	} else {
+		r.name = string(name)
+		s.prep.of(false).set(r.name, slot{raw, r.seq})
+	}
+	return forward
+}
+
+// openSegment notes that an implicit transaction or pipeline has begun.
+func (s *Session) openSegment() {
+	if s.seg.open {
+		return
+	}
+	s.closeLeftovers()
+	s.seg = segment{open: true}
+}
+
+// refuseExtended sends a Parse that fails in place of a message of kind. A
+// refused Parse keeps its name; anything else is replaced by a named one, for
+// an unnamed one would destroy the client's statement. The server discards the
+// rest until Sync.
+func (s *Session) refuseExtended(b *inspect.Batch, d *policy.Decision, kind byte, name string) action {
+	s.decided(b, d)
+	if d.Verdict == policy.Disconnect {
+		return s.disconnect(d)
+	}
+	s.openSegment()
+	if kind != 'P' {
+		s.names++
+		name = ourName(s.names)
+	}
+	r := s.out.push('P', refuse)
+	r.refusal, r.rule, r.began = d.Refusal, d.Rule, s.host.Now()
+	if kind == 'P' {
+		r.old = s.prep.of(false).get([]byte(name))
+		r.name = name
+		s.prep.of(false).set(name, slot{nil, r.seq})
+	}
+	s.ToServer.Forward(wire.Append(nil, 'P', name, "\x00", substituteText(d.Rule), "\x00\x00\x00"))
+	return discard
+}
+
+// bind handles Bind, which plans a statement: the last moment before anything
+// of the client's runs in the implicit transaction.
+func (s *Session) bind(m []byte, size int) action {
+	portal, rest, ok := wire.CString(m[wire.HeaderLen:])
+	name, _, ok2 := wire.CString(rest)
+	if (!ok || !ok2) && len(m) < size {
+		if len(m) > maxNames || s.head.noRoom {
+			return s.longName()
+		}
+		return s.needMore(min(size, max(1024, 2*len(m))))
+	}
+	stmt := s.prep.of(false).get(name)
+	if s.pendingAcross(stmt) || s.renaming() {
+		return s.waitNames()
+	}
+	raw := stmt.batch
+	if raw == nil {
+		raw = unseenFacts
+	}
+	if act, goOn := s.beforeRun(raw); !goOn {
+		return act
+	}
+	s.openSegment()
+	s.seg.executed = true
+	r := s.out.push('B', 0)
+	r.old = s.prep.of(true).get(portal)
+	if len(portal) == 0 {
+		s.prep.portal = slot{raw, r.seq}
+	} else {
+		r.name = string(portal)
+		s.prep.of(true).set(r.name, slot{raw, r.seq})
+	}
+	return forward
+}
+
+// maxNames bounds the names at the beginning of a Bind, in bytes.
+const maxNames = 1 << 20
+
+// longName ends a session that uses a name no server would keep.
+func (s *Session) longName() action {
+	s.fail("54000", "the name of a prepared statement or portal is too long", "Use names of at most 63 bytes.")
+	return discard
+}
+
+// renaming reports whether SQL that gives or takes names of statements is
+// under way.
+func (s *Session) renaming() bool {
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		if r := s.out.at(seq); r.batch != nil && renames(r.batch) {
+			return true
+		}
+	}
+	return false
+}
+
+// waitNames waits until it is known what a name stands for.
+func (s *Session) waitNames() action {
+	if s.seg.open {
+		return s.awaitSegment()
+	}
+	return s.waitReplies()
+}
+
+// beforeRun does what has to come before a Bind: a refusal, a hold, session
+// settings, READ ONLY. It reports whether the Bind may be sent.
+func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
+	b, act := s.resolve(raw)
+	if b == nil {
+		return act, false
+	}
+	d, act := s.decide(b)
+	if act != forward {
+		return act, false
+	}
+	if act, goOn := s.hold(&d); !goOn {
+		return act, false
+	}
+	if d.Verdict != policy.Allow {
+		return s.refuseExtended(b, &d, 'B', ""), false
+	}
+	o := &d.Obligations
+	if o.ReadOnly && !o.GateCommit && !onlySettings(b) && !s.seg.armed && !(s.tx.armed && s.tx.status == policy.TxActive) {
+		s.openSegment()
+		s.seg.armed = true
+		s.ourStatement(setReadOnly, showError|arms)
+	}
+	if _, alone := anyBracketed(b); alone && (o.LockTimeout > 0 || o.StatementTimeout > 0) && s.settings == nil {
+		return s.beforeAlone(b, &d)
+	}
+	return forward, true
+}
+
+// beforeAlone lowers session settings before the Bind of a statement that
+// cannot run in a transaction block. It is possible while nothing but Parse
+// was sent since the last Sync; elsewhere the server refuses the statement.
+func (s *Session) beforeAlone(b *inspect.Batch, d *policy.Decision) (action, bool) {
+	if s.head.failure != nil {
+		s.settings = nil
+		failed := policy.Decision{Verdict: policy.Refuse, Rule: d.Obligations.Timeouts, Refusal: s.head.failure}
+		return s.refuseExtended(b, &failed, 'B', ""), false
+	}
+	if s.seg.open {
+		if s.seg.executed || s.tx.status != policy.TxIdle {
+			return forward, true
+		}
+		s.out.push('S', ours) // ends an implicit transaction that has done nothing
+		s.ToServer.Forward(syncMessage)
+		s.seg = segment{}
+	}
+	if s.out.Len() > 0 {
+		return s.waitReplies(), false
+	}
+	if s.tx.status != policy.TxIdle {
+		return forward, true
+	}
+	return s.setForSession(timeouts(&d.Obligations), ours|leads)
+}
+
+var syncMessage = []byte{'S', 0, 0, 0, 4} // never written to
+
+// execute handles Execute: the decision is made again, for a containment may
+// have begun since Parse.
+func (s *Session) execute(m wire.Message) action {
+	name, _, _ := wire.CString(m.Body())
+	portal := s.prep.of(true).get(name)
+	if s.pendingAcross(portal) {
+		return s.waitNames()
+	}
+	raw := portal.batch
+	if raw == nil {
+		raw = unseenFacts
+	}
+	b, act := s.resolve(raw)
+	if b == nil {
+		return act
+	}
+	if s.head.failure != nil {
+		return forward // the server discards it
+	}
+	d, act := s.decide(b)
+	if act != forward {
+		return act
+	}
+	if d.Verdict != policy.Allow {
+		return s.refuseExtended(b, &d, 'E', "")
+	}
+	x := &execution{batch: b, d: &d}
+	if act, goOn := s.prepareExecute(x); !goOn {
+		return act
+	}
+	return s.sendExecute(m, x)
+}
+
+// execution is an Execute that may go to the server, and what goes with it.
+type execution struct {
+	batch         *inspect.Batch
+	d             *policy.Decision
+	before, after []string // statements of ours
+	afterFlags    flag
+}
+
+// prepareExecute finds out what has to be known first. It reports whether the
+// Execute can be sent now.
+func (s *Session) prepareExecute(x *execution) (action, bool) {
+	o := &x.d.Obligations
+	switch {
+	case o.GateCommit:
+		return s.gateExecute(x)
+	case o.ReadOnly:
+		if beginsBlock(x.batch) {
+			x.after, x.afterFlags = []string{setReadOnly}, showError|arms
+		}
+		return forward, true
+	case o.LockTimeout > 0 || o.StatementTimeout > 0:
+		return s.bracketExecute(x)
+	default:
+		return forward, true
+	}
+}
+
+// askInPipeline sends statements of ours whose rows are wanted, and waits.
+func (s *Session) askInPipeline(texts ...string) action {
+	s.head.stage = stageAsked
+	s.answers = s.answers[:0]
+	s.openSegment()
+	for _, t := range texts {
+		s.ourStatement(t, showError|wantRow|awaited)
+	}
+	return s.awaitSegment()
+}
+
+// gateExecute is gateQuery for the extended protocol.
+func (s *Session) gateExecute(x *execution) (action, bool) {
+	if s.head.stage == stageNew {
+		return s.askInPipeline(showXID), false
+	}
+	if s.awaiting > 0 {
+		return s.waitReplies(), false
+	}
+	if len(s.answers) == 1 && s.answers[0] == "" {
+		return forward, true
+	}
+	s.ourStatement(rollbackBlock, 0)
+	d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: s.commitRefusal()}
+	return s.refuseExtended(x.batch, &d, 'E', ""), false
+}
+
+// bracketExecute surrounds the Execute of DDL with SET LOCAL: inside a
+// transaction block and in an implicit transaction alike it lasts until it is
+// set back.
+func (s *Session) bracketExecute(x *execution) (action, bool) {
+	some, alone := anyBracketed(x.batch)
+	if !some || alone || x.batch.Statements[0].Kind == inspect.KindLockTable && s.tx.status == policy.TxIdle {
+		return forward, true
+	}
+	want := timeouts(&x.d.Obligations)
+	if s.head.stage == stageNew {
+		var ask []string
+		for i := range want {
+			ask = append(ask, "SHOW "+want[i].name)
+		}
+		return s.askInPipeline(ask...), false
+	}
+	if s.awaiting > 0 {
+		return s.waitReplies(), false
+	}
+	if len(s.answers) != len(want) {
+		return forward, true // an error before it: the server discards it
+	}
+	for i := range want {
+		have, _ := parseTimeout(s.answers[i])
+		if d, changed := lower(have, want[i].want); changed {
+			x.before = append(x.before, "SET LOCAL "+want[i].name+" = '"+formatTimeout(d)+"'")
+			x.after = append(x.after, "SET LOCAL "+want[i].name+" = "+value(s.answers[i]))
+		}
+	}
+	x.afterFlags = showError
+	return forward, true
+}
+
+// sendExecute sends an Execute with everything that belongs to it.
+func (s *Session) sendExecute(m wire.Message, x *execution) action {
+	s.decided(x.batch, x.d)
+	s.observe(x.batch)
+	s.openSegment()
+	for _, text := range x.before {
+		s.ourStatement(text, showError)
+	}
+	if !harmless(x.batch) {
+		s.seg.writes = true
+	}
+	if x.batch.ChangesLexing() {
+		s.seg.lexing = true
+	}
+	r := s.out.push('E', 0)
+	if r == nil {
+		return forward
+	}
+	r.batch, r.began, r.throt = x.batch, s.host.Now(), x.d.Obligations.Throttles
+	if x.d.Obligations.ReadOnly {
+		r.flags |= readOnly
+	}
+	if endsBlock(x.batch) {
+		s.seg.armed = false
+	}
+	if len(x.after) == 0 {
+		return forward
+	}
+	s.ToServer.Forward(append([]byte(nil), m...))
+	for _, text := range x.after {
+		s.ourStatement(text, x.afterFlags)
+	}
+	return discard
+}
+
+// endsBlock reports whether a batch ends a transaction, or goes back behind
+// the point where it was made READ ONLY.
+func endsBlock(b *inspect.Batch) bool {
+	for i := range b.Statements {
+		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
+		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction, inspect.KindRollbackTo:
+			return true
+		}
+	}
+	return false
+}
+
+// describe relays Describe.
+func (s *Session) describe(wire.Message) action {
+	s.openSegment()
+	s.out.push('D', 0)
+	return forward
+}
+
+// closeName relays Close and forgets the name.
+func (s *Session) closeName(m wire.Message) action {
+	s.openSegment()
+	r := s.out.push('C', 0)
+	body := m.Body()
+	if len(body) < 2 {
+		return forward
+	}
+	n := s.prep.of(body[0] == 'P')
+	name := stringOf(body[1:])
+	r.portal = body[0] == 'P'
+	r.old = n.get(name)
+	r.name = string(name)
+	n.set(r.name, slot{nil, r.seq})
+	return forward
+}
+
+// sync relays Sync, which commits an implicit transaction.
+func (s *Session) sync() action {
+	if s.seg.open && s.seg.writes && !s.out.skipping {
+		if refusal := s.pastReadOnly(); refusal != nil {
+			s.seg.writes = false
+			d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: refusal}
+			s.refuseExtended(unseenFacts, &d, 'S', "")
+		}
+	}
+	s.closeLeftovers()
+	s.out.push('S', 0)
+	s.seg = segment{}
+	if s.settings == nil {
+		return forward
+	}
+	s.ToServer.Forward(syncMessage)
+	s.restoreSettings()
+	return discard
+}

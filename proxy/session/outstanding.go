@@ -1,0 +1,197 @@
+package session
+
+import (
+	"time"
+
+	"lockkeeper/inspect"
+	"lockkeeper/policy"
+)
+
+// flag says how the answer to one message is treated.
+type flag uint16
+
+const (
+	hideBody  flag = 1 << iota // ours: everything but ReadyForQuery is swallowed
+	hideReady                  // its ReadyForQuery is swallowed: one of ours follows and ends the exchange
+	showError                  // ours, but an error of it is the client's
+	refuse                     // a substitute: its error is replaced by the refusal
+	wantRow                    // ours: the first column of each row is an answer
+	restore                    // ours: puts session settings back; repeated when it fails
+	readOnly                   // runs in a transaction that we made READ ONLY
+	arms                       // ours: its success makes the transaction READ ONLY
+	leads                      // ours, before the client's message: when it fails its answer is the client's
+	awaited                    // ours: the client's message waits for it
+
+	ours = hideBody | hideReady
+)
+
+// reply is one answer that the server owes, for one message that it was sent.
+type reply struct {
+	kind  byte // type of the message: 'Q', 'P', 'B', 'D', 'E', 'C', 'S', 'F'; 'c' marks the end of COPY data; 'A' is the login
+	flags flag
+	done  bool // Query, FunctionCall: an end (CommandComplete, EmptyQueryResponse, error, result) was seen
+	fail  bool // an error was seen
+	part  int  // Query: CommandCompletes seen, ours included
+
+	seq     uint64
+	batch   *inspect.Batch    // Query and Execute: what runs
+	edit    *edit             // Query: where we put text of ours into the client's
+	refusal *policy.Refusal   // with refuse
+	rule    string            // with refuse: for the journal
+	began   time.Time         // Query and Execute
+	throt   []policy.Throttle // Query and Execute: what is charged with the rows written
+
+	name   string // Parse, Bind and Close: what to put back when it fails; ours: what to close
+	portal bool   // Close: of a portal
+	old    slot
+}
+
+// Outstanding is the list of replies still owed, oldest first. It alone says
+// what the client receives next. Bounded by maxOutstanding.
+type Outstanding struct {
+	ring  []reply // length is a power of two
+	first uint64  // sequence number of the oldest
+	next  uint64  // sequence number of the next one pushed
+
+	boundary   uint64 // sequence number of the youngest Sync, Query or FunctionCall pushed, plus one
+	boundaries int    // how many of them are owed
+	skipping   bool   // the server discards everything until the Sync that is still to be sent
+	slack      int    // Syncs inside COPY data: ReadyForQuery may or may not follow
+}
+
+// maxOutstanding bounds the replies owed to one session; then the client is
+// not read until the server has answered. The server answers when its output
+// buffer of 8 kB is full, so that this many cannot wait for a Sync.
+const maxOutstanding = 1 << 14
+
+// Len returns how many replies are owed.
+func (o *Outstanding) Len() int { return int(o.next - o.first) } // never above maxOutstanding and a bracket's few
+
+// Full reports whether the client has to wait.
+func (o *Outstanding) Full() bool { return o.Len() >= maxOutstanding }
+
+// head returns the oldest reply; nil when none is owed.
+func (o *Outstanding) head() *reply {
+	if o.first == o.next {
+		return nil
+	}
+	return o.at(o.first)
+}
+
+func (o *Outstanding) at(seq uint64) *reply { return &o.ring[seq&uint64(len(o.ring)-1)] }
+
+// push appends a reply and returns it; nil when the server will discard the
+// message anyway.
+func (o *Outstanding) push(kind byte, flags flag) *reply {
+	if o.skipping {
+		if kind != 'S' {
+			return nil
+		}
+		o.skipping = false
+	}
+	if o.Len() == len(o.ring) {
+		o.grow()
+	}
+	r := o.at(o.next)
+	*r = reply{kind: kind, flags: flags, seq: o.next}
+	o.next++
+	if isBoundary(kind) {
+		o.boundary = o.next
+		o.boundaries++
+	}
+	return r
+}
+
+func (o *Outstanding) grow() {
+	bigger := make([]reply, max(8, 2*len(o.ring)))
+	for seq := o.first; seq < o.next; seq++ {
+		bigger[seq&uint64(len(bigger)-1)] = *o.at(seq)
+	}
+	o.ring = bigger
+}
+
+// isBoundary reports whether ReadyForQuery answers the message.
+func isBoundary(kind byte) bool { return kind == 'S' || kind == 'Q' || kind == 'F' || kind == 'A' }
+
+// pop removes the oldest reply and every end-of-COPY mark behind it.
+func (o *Outstanding) pop() {
+	o.drop()
+	for h := o.head(); h != nil && h.kind == 'c'; h = o.head() {
+		o.drop()
+	}
+}
+
+func (o *Outstanding) drop() {
+	r := o.at(o.first)
+	if isBoundary(r.kind) {
+		o.boundaries--
+	}
+	*r = reply{}
+	o.first++
+}
+
+// skip drops what the server discards after an error in the extended protocol:
+// all replies before the next Sync, youngest first through undo, so that names
+// go back to what they meant. Without a Sync it waits for one. Source: manual,
+// 55.2.3 "Extended Query", ignore_till_sync in src/backend/tcop/postgres.c.
+func (o *Outstanding) skip(undo func(*reply)) {
+	end := o.first
+	for end < o.next && o.at(end).kind != 'S' {
+		end++
+	}
+	for seq := end; seq > o.first; seq-- {
+		undo(o.at(seq - 1))
+	}
+	for o.first < end {
+		o.drop()
+	}
+	if o.first == o.next {
+		o.skipping = true
+	}
+}
+
+// copyIn is told that the oldest reply turned into COPY FROM STDIN. The server
+// takes no notice of a Sync or Flush before CopyDone, so Syncs sent before it
+// are owed nothing, unless the COPY fails early: that is the slack. It reports
+// whether the end of the data was sent already. Source: CopyGetData in
+// src/backend/commands/copyfromparse.c.
+func (o *Outstanding) copyIn() (ended bool) {
+	end := o.first + 1
+	for end < o.next && o.at(end).kind != 'c' {
+		end++
+	}
+	ended = end < o.next
+	keep := o.first + 1
+	for seq := o.first + 1; seq < o.next; seq++ {
+		r := o.at(seq)
+		if seq < end && r.kind == 'S' {
+			o.boundaries--
+			o.slack++
+			continue
+		}
+		moved := *r
+		moved.seq = keep
+		*o.at(keep) = moved
+		keep++
+	}
+	for seq := keep; seq < o.next; seq++ {
+		*o.at(seq) = reply{}
+	}
+	o.next = keep
+	return ended
+}
+
+// ready is told of a ReadyForQuery and returns the reply that it ends, which
+// stays the oldest; nil when it answers a Sync inside COPY data.
+func (o *Outstanding) ready() *reply {
+	h := o.head()
+	if o.slack > 0 && (h == nil || !isBoundary(h.kind) || h.kind != 'S' && !h.done) {
+		o.slack--
+		return nil
+	}
+	for h != nil && !isBoundary(h.kind) { // cannot be: be in step again at the next boundary
+		o.pop()
+		h = o.head()
+	}
+	return h
+}

@@ -1,0 +1,97 @@
+package session
+
+import "lockkeeper/inspect"
+
+// slot is what a prepared statement or portal stands for, and the reply that
+// will confirm it. A batch of nil means that there is none, or none we saw.
+type slot struct {
+	batch *inspect.Batch
+	seq   uint64 // of the Parse or Bind; 0 when it was confirmed or made by SQL
+}
+
+// maxPreparedBytes bounds the names kept for one session; statements beyond it
+// are classed Unknown when they are executed.
+const maxPreparedBytes = 1 << 20
+
+// Prepared holds the names of prepared statements and portals and the batch
+// behind each. SQL's PREPARE and the protocol's Parse share one name space.
+type Prepared struct {
+	statement, portal   slot            // the unnamed ones
+	statements, portals map[string]slot // nil until a name is used
+	bytes               int             // of names
+}
+
+// names is either the statements or the portals.
+type names struct {
+	p       *Prepared
+	portals bool
+}
+
+func (p *Prepared) of(portals bool) names { return names{p, portals} }
+
+func (n names) unnamed() *slot {
+	if n.portals {
+		return &n.p.portal
+	}
+	return &n.p.statement
+}
+
+func (n names) named() *map[string]slot {
+	if n.portals {
+		return &n.p.portals
+	}
+	return &n.p.statements
+}
+
+// get returns what name stands for.
+func (n names) get(name []byte) slot {
+	if len(name) == 0 {
+		return *n.unnamed()
+	}
+	return (*n.named())[string(name)]
+}
+
+// set makes name stand for v and returns what it stood for.
+func (n names) set(name string, v slot) (old slot) {
+	if name == "" {
+		u := n.unnamed()
+		old, *u = *u, v
+		return old
+	}
+	m := n.named()
+	old, known := (*m)[name]
+	switch {
+	case v.batch == nil:
+		if known {
+			delete(*m, name)
+			n.p.bytes -= len(name)
+		}
+		return old
+	case !known && n.p.bytes+len(name) > maxPreparedBytes:
+		return old
+	case !known:
+		n.p.bytes += len(name)
+	}
+	if *m == nil {
+		*m = make(map[string]slot)
+	}
+	(*m)[name] = v
+	return old
+}
+
+// forgetStatements drops every prepared statement: DEALLOCATE ALL, DISCARD ALL.
+func (p *Prepared) forgetStatements() {
+	for name := range p.statements {
+		p.bytes -= len(name)
+	}
+	p.statements = nil
+}
+
+// forgetPortals drops every portal: they end with their transaction.
+func (p *Prepared) forgetPortals() {
+	for name := range p.portals {
+		p.bytes -= len(name)
+	}
+	p.portals = nil
+	p.portal = slot{}
+}

@@ -1,0 +1,560 @@
+package session
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/wire"
+)
+
+// maxLook bounds the messages of the server that are read whole: errors and
+// notices. A longer one is relayed and not looked into.
+const maxLook = 1 << 20
+
+// FromServer takes bytes that the server sent, from the first one not taken
+// before, and returns how many it took. Taken bytes may be aliased by ToClient.
+// It stops early only where it needs more bytes (ServerNeed).
+func (s *Session) FromServer(b []byte) (n int) {
+	st := &s.dir[fromServer]
+	st.need = 0
+	for n < len(b) {
+		if st.pass > 0 {
+			k := min(st.pass, len(b)-n)
+			if !st.drop {
+				s.ToClient.Forward(b[n : n+k])
+			}
+			st.pass -= k
+			n += k
+			continue
+		}
+		size, ok, err := wire.Size(b[n:])
+		if err != nil { // not the protocol: the client will find out
+			s.ToClient.Forward(b[n:])
+			return len(b)
+		}
+		if !ok {
+			st.need = wire.HeaderLen
+			return n
+		}
+		m := b[n:min(len(b), n+size)]
+		if len(m) < size && size <= maxLook && readWhole(m[0]) {
+			st.need = size
+			return n
+		}
+		act := s.fromServer(wire.Message(m), len(m) == size)
+		if act == forward {
+			s.ToClient.Forward(m)
+		}
+		st.pass, st.drop = size-len(m), act == discard
+		s.Counts.ServerMessages++
+		n += len(m)
+	}
+	return n
+}
+
+// readWhole reports whether messages of type t are looked into; rows and COPY
+// data are not.
+func readWhole(t byte) bool {
+	switch t {
+	case 'D', 'd', 'T', 't', 'V':
+		return false
+	default:
+		return true
+	}
+}
+
+// fromServer decides about one message of the server.
+func (s *Session) fromServer(m wire.Message, whole bool) action {
+	h := s.out.head()
+	switch m.Type() {
+	case 'D':
+		return s.row(h, m, whole)
+	case 'C', 'I', 's':
+		return s.commandEnd(h, m)
+	case 'Z':
+		return s.readyForQuery(m)
+	case '1', '2', '3', 'n':
+		return s.popHidden(h)
+	case 'T':
+		if h != nil && h.kind == 'D' {
+			return s.popHidden(h)
+		}
+		return hidden(h)
+	case 'E':
+		return s.errorResponse(h, m, whole)
+	case 'N':
+		return s.notice(h, m, whole)
+	case 'S':
+		s.parameterStatus(m.Body())
+		return forward
+	case 'G':
+		if h != nil {
+			s.copyIn = !s.out.copyIn()
+		}
+		return forward
+	case 'V':
+		if h != nil && h.kind == 'F' {
+			h.done = true
+		}
+		return forward
+	case 'K':
+		s.backendKey(m.Body())
+		return forward
+	case 'R':
+		return s.authenticationRequest(m)
+	case 'A', 'v', 'H', 'W', 'd', 'c':
+		return forward
+	default: // t and what newer servers may send
+		return hidden(h)
+	}
+}
+
+func hidden(h *reply) action {
+	if h != nil && h.flags&hideBody != 0 {
+		return discard
+	}
+	return forward
+}
+
+// popHidden ends an answer of one message.
+func (s *Session) popHidden(h *reply) action {
+	act := hidden(h)
+	if h != nil && !isBoundary(h.kind) {
+		s.out.pop()
+	}
+	return act
+}
+
+// row passes a row on, or keeps an answer to a question of ours.
+func (s *Session) row(h *reply, m wire.Message, whole bool) action {
+	if h == nil || h.flags&hideBody == 0 {
+		return forward
+	}
+	if h.flags&wantRow != 0 && whole && len(s.answers) < 8 {
+		s.answers = append(s.answers, string(wire.FirstColumn(m.Body())))
+	}
+	return discard
+}
+
+// commandEnd handles CommandComplete, EmptyQueryResponse and PortalSuspended.
+func (s *Session) commandEnd(h *reply, m wire.Message) action {
+	if h == nil {
+		return forward
+	}
+	act := hidden(h)
+	part := h.part
+	h.part++
+	switch {
+	case h.edit.hides(part):
+		act = discard
+		if h.flags&readOnly != 0 {
+			s.tx.armed = true
+		}
+	case m.Type() == 'C':
+		tag, rows := wire.CommandTag(m.Body())
+		s.completed(h, h.edit.theirs(part), string(tag), rows)
+	}
+	h.done = true
+	if s.copyIn && m.Type() == 'C' { // a COPY that ended without CopyDone
+		s.copyIn = false
+	}
+	if s.out.slack > 0 && m.Type() == 'C' {
+		s.out.slack = 0 // Syncs inside the COPY data were passed over
+	}
+	if h.kind == 'E' {
+		s.settle(h)
+		s.out.pop()
+	}
+	return act
+}
+
+// settle ends what waits for an answer of ours.
+func (s *Session) settle(h *reply) {
+	if h.flags&awaited != 0 {
+		s.awaiting--
+	}
+}
+
+// completed takes note of a statement that has ended well: n is its number in
+// the batch.
+func (s *Session) completed(h *reply, n int, tag string, rows int64) {
+	if h.flags&arms != 0 {
+		s.tx.armed = true
+		return
+	}
+	if h.flags&hideBody != 0 || h.batch == nil || n >= len(h.batch.Statements) {
+		return
+	}
+	st := &h.batch.Statements[n]
+	s.follow(st, tag)
+	if st.Writes() {
+		s.wrote(h, st, rows)
+	}
+}
+
+// follow takes note of what a statement does to the transaction and to names.
+func (s *Session) follow(st *inspect.Statement, tag string) {
+	switch st.Kind { //nolint:exhaustive // kinds are an open set
+	case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
+		s.endTransaction(strings.HasPrefix(tag, "ROLLBACK") || st.Kind == inspect.KindRollback)
+	case inspect.KindRollbackTo:
+		s.tx.armed = false
+		s.tx.failed = false
+	case inspect.KindPrepare:
+		if st.Prepared != nil {
+			s.prep.of(false).set(st.Name, slot{batch: &inspect.Batch{Class: st.Prepared.Class, Statements: []inspect.Statement{*st.Prepared}}})
+		}
+	case inspect.KindDeallocate:
+		if st.Name != "" {
+			s.prep.of(false).set(st.Name, slot{})
+		} else {
+			s.prep.forgetStatements()
+		}
+	case inspect.KindDiscard:
+		if tag == "DISCARD ALL" {
+			s.prep.forgetStatements()
+		}
+	}
+}
+
+// wrote counts and journals a statement that may have changed something.
+func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
+	now := s.host.Now()
+	e := s.entry(journal.StatementEntry, nil)
+	e.Fingerprint, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
+	e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "ok", now.Sub(h.began)
+	if changesRows(st) {
+		e.Rows = rows
+		s.written += rows
+		s.tx.rows += rows
+		if rel := written(st); rel != nil && rows > 0 {
+			s.Counts.Rows = append(s.Counts.Rows, RowCount{*rel, st.Kind, rows})
+		}
+		if len(h.throt) > 0 && rows > 0 {
+			s.host.Charge(h.throt, rows, now)
+		}
+	}
+	s.Entries = append(s.Entries, e)
+	s.tx.journaled = true
+}
+
+// changesRows reports whether the number in a statement's command tag counts
+// rows that it has changed.
+func changesRows(st *inspect.Statement) bool {
+	switch st.Kind { //nolint:exhaustive // kinds are an open set
+	case inspect.KindInsert, inspect.KindUpdate, inspect.KindDelete, inspect.KindMerge, inspect.KindCopyFrom:
+		return true
+	}
+	return false
+}
+
+// written returns the relation that a statement's command tag counts.
+func written(st *inspect.Statement) *inspect.Relation {
+	for i := range st.Relations {
+		if st.Relations[i].Access&inspect.AccessWrite != 0 {
+			return &st.Relations[i]
+		}
+	}
+	return nil
+}
+
+// endTransaction notes how the open transaction ends.
+func (s *Session) endTransaction(rolledBack bool) {
+	s.tx.failed = rolledBack
+	s.tx.armed = false
+	s.closeTransaction(outcomeOf(rolledBack))
+}
+
+func outcomeOf(rolledBack bool) string {
+	if rolledBack {
+		return "rolled back"
+	}
+	return "committed"
+}
+
+// closeTransaction journals the end of a transaction that has entries.
+func (s *Session) closeTransaction(outcome string) {
+	if s.tx.journaled {
+		e := s.entry(journal.TransactionEntry, nil)
+		e.Outcome, e.Rows = outcome, s.tx.rows
+		s.Entries = append(s.Entries, e)
+	}
+	s.tx.journaled, s.tx.failed, s.tx.rows = false, false, 0
+	s.tx.number++
+}
+
+// Lost is told that the connection ends; what was open has an unknown end.
+func (s *Session) Lost() {
+	if s.tx.journaled {
+		s.closeTransaction("lost")
+	}
+}
+
+// readyForQuery handles the message that ends an exchange.
+func (s *Session) readyForQuery(m wire.Message) action {
+	h := s.out.ready()
+	status := policy.TxIdle
+	if body := m.Body(); len(body) > 0 {
+		status = policy.TxStatus(body[0])
+	}
+	was := s.tx.status
+	s.tx.status = status
+	s.copyIn, s.copyFail = false, nil
+	if status == policy.TxIdle {
+		s.tx.armed = false
+		if s.tx.journaled || was != policy.TxIdle {
+			s.closeTransaction(outcomeOf(s.tx.failed))
+		}
+		s.tx.failed = false
+	} else if was == policy.TxIdle {
+		s.tx.since = s.host.Now()
+	}
+	if h == nil {
+		return forward
+	}
+	if h.kind == 'A' {
+		s.auth.done = true
+	}
+	act := s.endExchange(h)
+	s.out.pop()
+	if s.out.Len() == 0 {
+		s.stateSince = s.host.Now()
+		if status == policy.TxIdle && !s.seg.open {
+			s.prep.forgetPortals()
+		}
+	}
+	return act
+}
+
+// endExchange says whether the client sees the ReadyForQuery that ends h.
+func (s *Session) endExchange(h *reply) action {
+	if h.flags&restore != 0 {
+		return s.restored(h.fail)
+	}
+	if h.flags&leads != 0 && h.fail && h.flags&showError != 0 {
+		return forward // the client's message was answered by our failure
+	}
+	if h.flags&hideReady != 0 {
+		return discard
+	}
+	return forward
+}
+
+// restored ends the restoring of session settings, or repeats it: nothing of
+// ours may stay behind.
+func (s *Session) restored(failed bool) action {
+	if !failed {
+		s.settings = nil
+		return forward
+	}
+	if s.settings == nil || s.settings.attempts >= maxRestores {
+		s.fail("57P01", "lockkeeper could not put this session's settings back and closes it", "Connect again.")
+		return discard
+	}
+	s.sendRestore()
+	return discard
+}
+
+// errorResponse handles ErrorResponse: it ends a statement, and in the
+// extended protocol everything up to the next Sync.
+func (s *Session) errorResponse(h *reply, m wire.Message, whole bool) action {
+	if h == nil || !whole {
+		return s.failed(h, "", forward)
+	}
+	body := m.Body()
+	code := string(wire.Field(body, 'C'))
+	if severity := wire.Field(body, 'V'); string(severity) == "FATAL" || string(severity) == "PANIC" {
+		return forward // the session is over, whatever was owed
+	}
+	return s.failed(h, code, s.showError(h, m, code))
+}
+
+// showError says what the client sees of an error; what takes its place is
+// collected here.
+func (s *Session) showError(h *reply, m wire.Message, code string) action {
+	switch {
+	case s.copyFail != nil && code == "57014":
+		s.replaceError(s.copyFail)
+		return discard
+	case h.flags&refuse != 0 && code == "22P02":
+		s.replaceError(h.refusal)
+		return discard
+	case h.flags&refuse != 0:
+		return forward // an aborted transaction, a shutdown: the server's own words
+	case code == "25006" && h.flags&readOnly != 0:
+		s.Counts.ServerReadOnly++
+		s.replaceError(s.serverReadOnly(m))
+		return discard
+	case h.flags&leads != 0:
+		s.head.failure = failureOf(m)
+		if h.flags&showError != 0 {
+			return forward
+		}
+		return discard
+	case h.flags&hideBody != 0 && h.flags&showError == 0:
+		return discard
+	case h.edit != nil:
+		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.edit.position))
+		return discard
+	default:
+		return forward
+	}
+}
+
+// serverReadOnly gives the server's refusal under our read-only the profile's
+// code and words.
+func (s *Session) serverReadOnly(m wire.Message) *policy.Refusal {
+	r := *s.readOnlyRefusal()
+	if text := string(wire.Field(m.Body(), 'M')); text != "" {
+		r.Detail = strings.TrimSpace(r.Detail + " The server said: " + text + ".")
+	}
+	return &r
+}
+
+// failureOf is the server's error as a refusal.
+func failureOf(m wire.Message) *policy.Refusal {
+	body := m.Body()
+	return &policy.Refusal{
+		SQLSTATE: string(wire.Field(body, 'C')), Message: string(wire.Field(body, 'M')),
+		Detail: string(wire.Field(body, 'D')), Hint: string(wire.Field(body, 'H')),
+	}
+}
+
+func (s *Session) replaceError(r *policy.Refusal) {
+	s.ToClient.Forward(wire.AppendError(nil, wire.ErrorFields{
+		Severity: "ERROR", SQLSTATE: r.SQLSTATE, Message: r.Message, Detail: r.Detail, Hint: r.Hint,
+	}))
+}
+
+// failed takes note of an error: of the statement that it ended, and of what
+// the server discards because of it.
+func (s *Session) failed(h *reply, code string, act action) action {
+	s.copyIn = false
+	if h == nil {
+		return act
+	}
+	s.tx.failed = s.tx.failed || h.flags&hideBody == 0
+	s.journalFailure(h, code)
+	h.done, h.fail = true, true
+	if isBoundary(h.kind) {
+		return act
+	}
+	failing := h.seq
+	s.out.skip(func(r *reply) { s.undo(r, r.seq == failing) })
+	return act
+}
+
+// journalFailure records that a writing statement ended in an error.
+func (s *Session) journalFailure(h *reply, code string) {
+	if h.batch == nil || h.flags&hideBody != 0 || h.batch.Class != inspect.Write && h.batch.Class != inspect.Define {
+		return
+	}
+	e := s.entry(journal.StatementEntry, h.batch)
+	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.host.Now().Sub(h.began)
+	s.Entries = append(s.Entries, e)
+}
+
+// undo takes back what a message would have done to names, for the server has
+// discarded it; failing is the one whose error it was.
+func (s *Session) undo(r *reply, failing bool) {
+	s.settle(r)
+	switch {
+	case r.flags&hideBody != 0:
+		if r.kind == 'C' {
+			s.leftover = append(s.leftover, r.name)
+		}
+	case r.kind == 'P':
+		if failing && r.name == "" {
+			r.old = slot{} // a failing Parse destroys the unnamed statement
+		}
+		s.prep.of(false).set(r.name, r.old)
+	case r.kind == 'B':
+		if failing && r.name == "" {
+			r.old = slot{}
+		}
+		s.prep.of(true).set(r.name, r.old)
+	case r.kind == 'C':
+		s.prep.of(r.portal).set(r.name, r.old)
+	}
+}
+
+// notice relays NoticeResponse; warnings about statements of ours are ours.
+func (s *Session) notice(h *reply, m wire.Message, whole bool) action {
+	switch {
+	case h == nil || !whole:
+		return forward
+	case h.flags&hideBody != 0, h.edit.hides(h.part):
+		return discard
+	case h.edit != nil:
+		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.edit.position))
+		return discard
+	default:
+		return forward
+	}
+}
+
+// parameterStatus follows the settings that the server reports. Source:
+// manual, 55.2.7 "Asynchronous Operations".
+func (s *Session) parameterStatus(body []byte) {
+	name, rest, _ := wire.CString(body)
+	value, _, _ := wire.CString(rest)
+	switch string(name) {
+	case "application_name":
+		if s.sub.Application != string(value) {
+			s.retag(string(value))
+		}
+	case "standard_conforming_strings":
+		s.scs = string(value)
+		s.lexing = inspect.LexingFor(s.scs, s.enc)
+	case "client_encoding":
+		s.enc = string(value)
+		s.utf8 = s.enc == "UTF8"
+		s.lexing = inspect.LexingFor(s.scs, s.enc)
+	}
+}
+
+// backendKey keeps the server's process id and cancel key.
+func (s *Session) backendKey(body []byte) {
+	if len(body) >= 4 {
+		s.pid = binary.BigEndian.Uint32(body)
+		s.key = append([]byte(nil), body[4:]...)
+	}
+}
+
+// authenticationRequest relays the server's side of the login. Channel binding
+// cannot be relayed, for each side has a TLS connection of its own or none:
+// the mechanism is struck from the list. Source: RFC 5802, section 6; manual,
+// 55.3.1 "SCRAM-SHA-256 Authentication".
+func (s *Session) authenticationRequest(m wire.Message) action {
+	body := m.Body()
+	if len(body) < 4 || binary.BigEndian.Uint32(body) != 10 {
+		return forward
+	}
+	s.auth.sasl = true
+	var list []string
+	for rest := body[4:]; len(rest) > 0 && rest[0] != 0; {
+		mechanism, next, ok := wire.CString(rest)
+		if !ok {
+			break
+		}
+		if strings.HasSuffix(string(mechanism), "-PLUS") {
+			s.auth.offeredPlus = true
+		} else {
+			list = append(list, string(mechanism)+"\x00")
+		}
+		rest = next
+	}
+	if !s.auth.offeredPlus {
+		return forward
+	}
+	if len(list) == 0 {
+		s.fail("28000", "the server accepts authentication with channel binding only, which cannot be relayed",
+			"Allow scram-sha-256 without channel binding in the server's pg_hba.conf line for lockkeeper.")
+		return discard
+	}
+	s.ToClient.Forward(wire.Append(nil, 'R', "\x00\x00\x00\x0a"+strings.Join(list, "")+"\x00"))
+	return discard
+}

@@ -1,0 +1,436 @@
+// Package session is the state machine of one client connection and the server connection opened for it: events in, effects out, no I/O.
+package session
+
+import (
+	"strconv"
+	"time"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/wire"
+)
+
+// Host is what a session asks of its surroundings. None of its methods may
+// block; Lookup and Decide are on the hot path.
+type Host interface {
+	// Lookup returns the facts about a text if they are at hand, else nil.
+	Lookup(text []byte, lex inspect.Lexing) *inspect.Batch
+	// Snapshot returns what is in force.
+	Snapshot() *policy.Snapshot
+	// Throttle reports how long a statement has to wait now; with 0 it was
+	// counted.
+	Throttle(limits []policy.Throttle, now time.Time) time.Duration
+	// Charge counts rows that a statement has changed.
+	Charge(limits []policy.Throttle, rows int64, now time.Time)
+	// Now is the clock.
+	Now() time.Time
+}
+
+// Config is what a session knows of its connection from the start.
+type Config struct {
+	ID             uint64
+	Subject        policy.Subject // without tags; Application as the startup packet has it
+	Replication    bool           // a replication connection: its commands have a grammar of their own
+	ServerTLS      bool
+	StatementBytes int // the longest text that is collected to be inspected
+}
+
+// Session is one client connection and its server connection. It does no I/O:
+// its methods are events, and what is to be done is collected in ToServer and
+// ToClient and told by its accessors. It is not safe for concurrent use.
+type Session struct {
+	ToServer, ToClient wire.Out
+
+	host Host
+	cfg  Config
+	sub  *policy.Subject // replaced, never changed, when application or tags do
+
+	out  Outstanding
+	prep Prepared
+	head head    // the client's message being worked on
+	seg  segment // what was sent since the last Sync
+	tx   transaction
+	auth authentication
+	dir  [2]stream // client, server
+
+	copyIn   bool            // the server reads COPY data
+	copyFail *policy.Refusal // CopyFail was sent in place of CopyDone
+
+	pid       uint32
+	key       []byte
+	lexing    inspect.Lexing
+	scs, enc  string
+	utf8      bool // client_encoding is UTF8: positions count runes
+	behaviour []string
+
+	answers  []string   // first columns of rows that we asked for
+	awaiting int        // replies of ours that the client's message waits for
+	names    uint64     // statements of ours, for their names
+	leftover []string   // statements of ours whose Close was skipped
+	settings *restoring // session settings of ours to put back
+	inject   []byte     // reused while messages of ours are built
+
+	statement   *inspect.Statement // the last one
+	fingerprint uint64
+	written     int64
+	stateSince  time.Time
+	heldBy      string
+
+	// Counts and Entries are taken by the engine after every event.
+	Counts  Counts
+	Entries []journal.Entry
+
+	closing string // why the session ends; "" while it lives
+	deaf    bool   // nothing from the client is read any more
+}
+
+// head is the client's message that is being worked on while it waits.
+type head struct {
+	wait    wait
+	asked   []byte         // text to be inspected
+	batch   *inspect.Batch // the answer
+	stage   stage
+	began   time.Time       // of the wait
+	until   time.Time       // of a hold
+	refusal *policy.Refusal // a cancel, or a hold that took too long
+	rule    string
+	flushed bool            // a Flush of ours is on its way
+	paced   bool            // throttles were passed
+	failure *policy.Refusal // something of ours that it waited for failed, with this
+	noRoom  bool            // the text is not collected any further
+}
+
+// wait is what the client's message waits for.
+type wait uint8
+
+const (
+	waitNothing wait = iota
+	waitInspection
+	waitReplies // replies that are owed
+	waitHold    // a pause or throttle
+)
+
+// stage is how far a message of several steps has come.
+type stage uint8
+
+const (
+	stageNew stage = iota
+	stageAsked
+	stageSet
+)
+
+// segment is what was sent since the last Sync in the extended protocol.
+type segment struct {
+	open      bool // anything was
+	executed  bool // anything but Parse, Describe and Close of statements was
+	writes    bool // something that may write was executed
+	armed     bool // SET TRANSACTION READ ONLY was
+	lexing    bool // something was executed that may change how text is read
+	unsettled bool // began while replies were owed
+}
+
+// transaction is what is known of the server's transaction.
+type transaction struct {
+	status    policy.TxStatus // at the last ReadyForQuery
+	epoch     uint64          // policy epoch in which it began
+	armed     bool            // we made it READ ONLY
+	since     time.Time
+	number    uint64
+	rows      int64
+	journaled bool // has statement entries
+	failed    bool // an error, or a ROLLBACK
+	throttles []policy.Throttle
+}
+
+// authentication is the relayed exchange before the first ReadyForQuery.
+type authentication struct {
+	done         bool
+	sasl         bool // the next message of the client names a SASL mechanism
+	offeredPlus  bool // the server offers channel binding, which we struck out
+	pendingBytes bool
+}
+
+// stream is how one direction is being read.
+type stream struct {
+	pass int  // bytes of a message still to come
+	drop bool // they are not forwarded
+	need int  // bytes wanted at once to go on; 0 when anything helps
+}
+
+const (
+	fromClient = 0
+	fromServer = 1
+)
+
+// Counts is what happened since the engine last took them.
+type Counts struct {
+	ClientMessages, ServerMessages int64
+	ClientBytes, ServerBytes       int64
+	Verdicts                       [6][3]int64 // class × verdict
+	Rules                          []RuleCount
+	Rows                           []RowCount
+	Holds                          []HoldCount
+	ServerReadOnly                 int64 // errors 25006 under our read-only
+}
+
+// RuleCount is one decision that a rule settled.
+type RuleCount struct {
+	Rule     string
+	Observed bool
+}
+
+// RowCount is rows that a statement of one kind changed in a relation.
+type RowCount struct {
+	Relation inspect.Relation
+	Kind     inspect.Kind
+	Rows     int64
+}
+
+// HoldCount is one wait that ended.
+type HoldCount struct {
+	Cause string // pause, throttle
+	Time  time.Duration
+}
+
+// New returns the session for a connection whose StartupMessage is on its way
+// to the server.
+func New(cfg Config, host Host) *Session {
+	s := &Session{host: host, cfg: cfg, stateSince: host.Now()}
+	s.tx.status = policy.TxIdle
+	s.retag(cfg.Subject.Application)
+	s.out.push('A', 0)
+	return s
+}
+
+// retag makes a new subject for a new application name or behaviour.
+func (s *Session) retag(application string) {
+	sub := s.cfg.Subject
+	sub.Application = application
+	sub.Tags = nil
+	if snap := s.host.Snapshot(); snap != nil && snap.Policy != nil {
+		sub.Tags = snap.Policy.Tags(&sub)
+	}
+	for _, b := range s.behaviour {
+		sub.Tags = addTag(sub.Tags, b)
+	}
+	s.sub = &sub
+}
+
+// addTag inserts tag into sorted tags unless it is there.
+func addTag(tags []string, tag string) []string {
+	i := 0
+	for i < len(tags) && tags[i] < tag {
+		i++
+	}
+	if i < len(tags) && tags[i] == tag {
+		return tags
+	}
+	out := append(tags[:i:i], tag)
+	return append(out, tags[i:]...)
+}
+
+// Retag looks at the subject's tags again: the policy was replaced.
+func (s *Session) Retag() { s.retag(s.sub.Application) }
+
+// Subject returns who the session is; it is never changed in place.
+func (s *Session) Subject() *policy.Subject { return s.sub }
+
+// BackendKey returns the server's process id and cancel key; 0 before the
+// server has sent them.
+func (s *Session) BackendKey() (pid uint32, key []byte) { return s.pid, s.key }
+
+// LoggedIn reports whether the server has accepted the login.
+func (s *Session) LoggedIn() bool { return s.auth.done }
+
+// Closing returns why the session ends once everything collected is written;
+// "" while it goes on.
+func (s *Session) Closing() string { return s.closing }
+
+// Ask returns a text that has to be inspected before the client can be heard
+// again; nil when there is none. It aliases the client's buffer.
+func (s *Session) Ask() ([]byte, inspect.Lexing) { return s.head.asked, s.lexing }
+
+// Inspected is the answer to Ask. The engine offers the client's bytes again.
+func (s *Session) Inspected(b *inspect.Batch) {
+	if s.head.wait == waitInspection {
+		s.head.batch, s.head.asked, s.head.wait = b, nil, waitNothing
+	}
+}
+
+// ClientNeed returns how many bytes FromClient wants at once, from the first
+// one it did not take; 0 when it waits for something else or anything helps.
+func (s *Session) ClientNeed() int { return s.dir[fromClient].need }
+
+// ServerNeed is ClientNeed of the other direction.
+func (s *Session) ServerNeed() int { return s.dir[fromServer].need }
+
+// NoRoom tells that the bytes ClientNeed asks for cannot be kept: the message
+// is decided by what is at hand.
+func (s *Session) NoRoom() { s.head.noRoom = true }
+
+// Held reports whether the client's message is held, by what and until when.
+func (s *Session) Held() (by string, until time.Time, held bool) {
+	return s.heldBy, s.head.until, s.head.wait == waitHold
+}
+
+// WaitsForReplies reports whether the client's message goes on when the server
+// has answered.
+func (s *Session) WaitsForReplies() bool { return s.head.wait == waitReplies }
+
+// Resume lets a held message look again: its time is up or the containments
+// have changed.
+func (s *Session) Resume() {
+	if s.head.wait == waitHold {
+		s.head.wait = waitNothing
+	}
+}
+
+// Cancel ends a hold: the held statement fails as one that was cancelled. It
+// reports whether there was one; otherwise the cancel is the server's.
+func (s *Session) Cancel(r *policy.Refusal) bool {
+	if s.head.wait != waitHold {
+		return false
+	}
+	s.head.refusal, s.head.rule, s.head.wait = r, "cancel", waitNothing
+	return true
+}
+
+// Quiet reports whether the session is outside a transaction and nothing is
+// owed: it may be closed without anybody losing anything.
+func (s *Session) Quiet() bool {
+	return !s.auth.done || s.tx.status == policy.TxIdle && s.out.Len() == 0 && !s.seg.open
+}
+
+// InFlight reports, for a read-only containment, whether a transaction begun
+// before it may still change something (open), and whether it could commit
+// without another message of the client (unaided).
+func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
+	if !s.auth.done || s.tx.epoch >= c.Epoch {
+		return false, false
+	}
+	inBlock := s.tx.status != policy.TxIdle
+	open = inBlock || s.seg.open && s.seg.writes
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		r := s.out.at(seq)
+		if r.flags&hideBody != 0 {
+			continue
+		}
+		mayWrite := r.batch != nil && !harmless(r.batch)
+		switch {
+		case r.kind == 'F', r.kind == 'Q' && !inBlock && mayWrite, r.kind == 'Q' && commits(r.batch):
+			open, unaided = true, true
+		case r.kind == 'E' && (mayWrite && !inBlock || commits(r.batch)):
+			open = true
+			unaided = unaided || s.out.boundary > seq+1 || commits(r.batch)
+		case r.kind == 'Q' && mayWrite:
+			open = true
+		}
+	}
+	if s.copyIn && !inBlock { // CopyDone comes through us
+		return true, false
+	}
+	return open, unaided
+}
+
+// Harmless reports whether nothing that is owed or open can change anything.
+func (s *Session) Harmless() bool {
+	if s.tx.journaled || s.seg.writes {
+		return false
+	}
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		if r := s.out.at(seq); r.kind == 'F' || r.batch != nil && !harmless(r.batch) {
+			return false
+		}
+	}
+	return true
+}
+
+// harmless reports whether a batch can change nothing: reads without functions
+// that are not known, and settings.
+func harmless(b *inspect.Batch) bool {
+	if b.Why != "" {
+		return false
+	}
+	for i := range b.Statements {
+		st := &b.Statements[i]
+		if st.Writes() || st.Hidden&(inspect.HiddenFunction|inspect.HiddenRowLock) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// commits reports whether a batch ends a transaction by committing it.
+func commits(b *inspect.Batch) bool {
+	if b == nil {
+		return false
+	}
+	for i := range b.Statements {
+		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
+		case inspect.KindCommit, inspect.KindPrepareTransaction, inspect.KindCommitPrepared:
+			return true
+		}
+	}
+	return false
+}
+
+// State describes the session for operators.
+type State struct {
+	State       string
+	Since       time.Time
+	HeldBy      string
+	TxSince     time.Time
+	Statement   string
+	Fingerprint uint64
+	RowsWritten int64
+	TxRows      int64
+	PID         uint32
+}
+
+// State returns what operators see.
+func (s *Session) State() State {
+	st := State{
+		State: s.stateName(), Since: s.stateSince, Fingerprint: s.fingerprint,
+		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
+	}
+	if s.statement != nil {
+		st.Statement = string(s.statement.Kind)
+	}
+	if s.head.wait == waitHold {
+		st.HeldBy = s.heldBy
+	}
+	if s.tx.status != policy.TxIdle {
+		st.TxSince = s.tx.since
+	}
+	return st
+}
+
+func (s *Session) stateName() string {
+	switch {
+	case !s.auth.done:
+		return "login"
+	case s.head.wait == waitHold:
+		return "held"
+	case s.out.Len() > 0 || s.seg.open:
+		return "active"
+	case s.tx.status == policy.TxActive:
+		return "idle in transaction"
+	case s.tx.status == policy.TxAborted:
+		return "idle in transaction (aborted)"
+	default:
+		return "idle"
+	}
+}
+
+// transactionID names the current transaction in the journal.
+func (s *Session) transactionID() string {
+	return strconv.FormatUint(s.cfg.ID, 10) + "." + strconv.FormatUint(s.tx.number, 10)
+}
+
+// fail ends the session with an error that the client can read.
+func (s *Session) fail(sqlstate, message, hint string) {
+	s.ToClient.Forward(wire.AppendError(nil, wire.ErrorFields{Severity: "FATAL", SQLSTATE: sqlstate, Message: message, Hint: hint}))
+	s.closing = message
+	s.deaf = true
+}

@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"lockkeeper/policy"
+	"lockkeeper/proxy/engine"
+	"lockkeeper/proxy/session"
+	"lockkeeper/proxy/wire"
+)
+
+// handle serves one client connection to its end. The server is connected to
+// only after the startup packet: half-open clients take none of its slots.
+func (s *Server) handle(c net.Conn) {
+	defer func() { _ = c.Close() }() // already closed in most cases
+	begun := s.deps.Now()
+	if err := c.SetReadDeadline(begun.Add(s.cfg.Limits.LoginTimeout)); err != nil {
+		return
+	}
+	h := &hello{s: s, conn: c}
+	if err := h.read(); err != nil {
+		h.answer(err)
+		return
+	}
+	if h.startup.Code == wire.CancelCode {
+		s.passCancel(h.startup)
+		return
+	}
+	if err := s.serveSession(h, begun); err != nil {
+		h.answer(err)
+	}
+}
+
+// hello is a client that introduces itself.
+type hello struct {
+	s       *Server
+	conn    net.Conn
+	raw     []byte // the startup packet, as it came
+	startup *wire.Startup
+	tls     bool
+}
+
+// fatal is an error that a client which has not logged in is told.
+type fatal struct {
+	sqlstate, message, hint string
+	cause                   error // for the log
+}
+
+func (f *fatal) Error() string {
+	if f.cause != nil {
+		return f.message + ": " + f.cause.Error()
+	}
+	return f.message
+}
+
+func (f *fatal) Unwrap() error { return f.cause }
+
+// answer tells the client what is wrong, and the log. A client that goes away
+// before it says anything is a health check and not worth a line.
+func (h *hello) answer(err error) {
+	var f *fatal
+	if errors.As(err, &f) {
+		_ = h.conn.SetWriteDeadline(h.s.deps.Now().Add(time.Second)) // a client that does not read is not waited for
+		_, _ = h.conn.Write(wire.AppendError(nil, wire.ErrorFields{
+			Severity: "FATAL", SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint,
+		})) // it may be gone
+	}
+	h.s.metrics.loginFailures.Inc()
+	level := slog.LevelInfo
+	if f == nil {
+		level = slog.LevelDebug
+	}
+	h.s.deps.Logger.LogAttrs(h.s.ctx, level, "login failed", slog.String("address", addressOf(h.conn)), slog.String("cause", err.Error()))
+}
+
+// read reads up to the startup packet and answers requests for encryption. It
+// reads exactly what it understands: nothing can be smuggled in before TLS.
+// Source: manual, 55.2.1 "Start-up" and 55.2.10 "SSL Session Encryption";
+// ProcessStartupPacket in src/backend/postmaster/postmaster.c.
+func (h *hello) read() error {
+	for sslDone, gssDone := false, false; ; {
+		if err := h.readPacket(); err != nil {
+			return err
+		}
+		switch h.startup.Code {
+		case wire.SSLCode:
+			if sslDone {
+				return &fatal{sqlstate: "08P01", message: "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.0"}
+			}
+			sslDone = true
+			if err := h.secure(); err != nil {
+				return err
+			}
+		case wire.GSSENCCode:
+			if gssDone {
+				return &fatal{sqlstate: "08P01", message: "unsupported frontend protocol 1234.5680: server supports 3.0 to 3.0"}
+			}
+			gssDone = true
+			if _, err := h.conn.Write([]byte{'N'}); err != nil {
+				return fmt.Errorf("refuse GSS encryption: %w", err)
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func (h *hello) readPacket() error {
+	var length [4]byte
+	if _, err := io.ReadFull(h.conn, length[:]); err != nil {
+		return fmt.Errorf("read startup packet: %w", err)
+	}
+	size, _, err := wire.StartupSize(length[:])
+	if err != nil {
+		return err // the server says nothing to that either
+	}
+	h.raw = make([]byte, size)
+	copy(h.raw, length[:])
+	if _, err := io.ReadFull(h.conn, h.raw[4:]); err != nil {
+		return fmt.Errorf("read startup packet: %w", err)
+	}
+	h.startup, err = wire.DecodeStartup(h.raw)
+	if err != nil {
+		return &fatal{sqlstate: "08P01", message: err.Error()}
+	}
+	return nil
+}
+
+// secure answers SSLRequest.
+func (h *hello) secure() error {
+	cfg := h.s.tls.config()
+	if cfg == nil || h.tls || h.conn.LocalAddr().Network() == "unix" {
+		if _, err := h.conn.Write([]byte{'N'}); err != nil {
+			return fmt.Errorf("refuse TLS: %w", err)
+		}
+		return nil
+	}
+	if _, err := h.conn.Write([]byte{'S'}); err != nil {
+		return fmt.Errorf("accept TLS: %w", err)
+	}
+	secured := tls.Server(h.conn, cfg)
+	if err := secured.HandshakeContext(h.s.ctx); err != nil {
+		return fmt.Errorf("TLS with client: %w", err)
+	}
+	h.conn, h.tls = secured, true
+	return nil
+}
+
+// serveSession connects the client to its server and moves bytes until one of
+// them ends.
+func (s *Server) serveSession(h *hello, begun time.Time) error {
+	user := h.startup.Get("user")
+	database := h.startup.Get("database")
+	if database == "" {
+		database = user
+	}
+	if err := s.admit(h, user); err != nil {
+		return err
+	}
+	key, target, err := s.target(database)
+	if err != nil {
+		return err
+	}
+	if target.Database != "" && target.Database != database {
+		h.raw = wire.ReplaceParameter(h.raw, "database", target.Database)
+	}
+	server, err := s.dial(target, h.raw)
+	if err != nil {
+		return err
+	}
+	c := &conn{
+		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, tls: h.tls, connected: begun,
+	}
+	x := session.New(session.Config{
+		ID:             c.id,
+		Subject:        policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: c.address},
+		Replication:    isReplication(h.startup.Get("replication")),
+		ServerTLS:      server.tls,
+		StatementBytes: s.cfg.Limits.StatementBytes,
+	}, host{s})
+	c.pair = engine.NewPair(s.engineConfig(), h.conn, server.Conn, x, server.first)
+	if err := h.conn.SetReadDeadline(time.Time{}); err != nil {
+		_ = server.Close()
+		return fmt.Errorf("begin session: %w", err)
+	}
+	s.run(c, x)
+	return nil
+}
+
+// admit checks what can be checked before the server is asked.
+func (s *Server) admit(h *hello, user string) error {
+	switch {
+	case s.isClosing():
+		return &fatal{sqlstate: "57P03", message: "lockkeeper is shutting down"}
+	case s.accepted.Load() > int64(s.cfg.Limits.Sessions):
+		s.metrics.sessionLimit.Inc()
+		return &fatal{sqlstate: "53300", message: "lockkeeper has as many sessions as limits.sessions allows", hint: "Close idle connections, or raise limits.sessions."}
+	case !h.tls && s.tls.required() && h.conn.LocalAddr().Network() != "unix":
+		return &fatal{sqlstate: "28000", message: "lockkeeper accepts encrypted connections only", hint: "Connect with sslmode=require."}
+	case s.tls.mode == "verify-full" && h.tls && commonName(h.conn) != user:
+		return &fatal{sqlstate: "28000", message: "the certificate's common name is not the user's", hint: "Use a certificate whose CN is the database user."}
+	}
+	return nil
+}
+
+// target chooses the server of a database.
+func (s *Server) target(database string) (string, *Target, error) {
+	for _, key := range []string{database, "*"} {
+		if t, ok := s.cfg.Servers[key]; ok {
+			return key, &t, nil
+		}
+	}
+	return "", nil, &fatal{
+		sqlstate: "3D000", message: fmt.Sprintf("database %q is not configured in lockkeeper", database),
+		hint: "Add it, or \"*\", under server: in lockkeeper.yaml.",
+	}
+}
+
+func (s *Server) dial(t *Target, startup []byte) (*connected, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.ConnectTimeout)
+	defer cancel()
+	server, err := t.connect(ctx, startup)
+	if err != nil {
+		s.metrics.connectFailures.Inc()
+		return nil, &fatal{
+			sqlstate: "08001", message: "lockkeeper cannot connect to the server", cause: err,
+			hint: "See lockkeeper's log; check that the server runs and accepts lockkeeper's address.",
+		}
+	}
+	return server, nil
+}
+
+// run registers the session, moves its bytes and logs its end.
+func (s *Server) run(c *conn, x *session.Session) {
+	s.mu.Lock()
+	s.sessions[c.id] = c
+	s.mu.Unlock()
+	login := time.AfterFunc(s.cfg.Limits.LoginTimeout, c.expireLogin)
+	note := s.processes.watch(c)
+	cause := c.pair.Run(s.ctx)
+	login.Stop()
+	s.mu.Lock()
+	delete(s.sessions, c.id)
+	s.mu.Unlock()
+	st := x.State() // nobody else has the session any more
+	note.ended(st.PID, x.Quiet() || cause == serverClosed)
+	in, out := c.pair.Traffic()
+	s.deps.Logger.LogAttrs(s.ctx, slog.LevelInfo, "session ended",
+		slog.Uint64("session", c.id), slog.String("user", c.user), slog.String("database", c.database),
+		slog.String("application", x.Subject().Application), slog.String("address", c.address),
+		slog.Uint64("server_pid", uint64(st.PID)), slog.Duration("age", s.deps.Now().Sub(c.connected)),
+		slog.Int64("bytes_in", in), slog.Int64("bytes_out", out), slog.Int64("rows_written", st.RowsWritten), slog.String("cause", cause))
+}
+
+// serverClosed is the engine's cause when the server has ended by itself.
+const serverClosed = "server closed the connection"
+
+// expireLogin closes a session that has not logged in.
+func (c *conn) expireLogin() {
+	late := false
+	c.pair.Do(func(x *session.Session) { late = !x.LoggedIn() })
+	if late {
+		c.pair.Close("login timeout")
+	}
+}
+
+// addressOf returns the client's host, or "local".
+func addressOf(c net.Conn) string {
+	host, _, err := net.SplitHostPort(c.RemoteAddr().String())
+	if err != nil || host == "" {
+		return "local"
+	}
+	return host
+}
+
+// isReplication reads the startup parameter as the server does: physical or
+// logical replication. Source: manual, 55.4; parse_bool.
+func isReplication(v string) bool {
+	switch strings.ToLower(v) {
+	case "database", "true", "on", "yes", "1", "t", "tr", "tru", "y", "ye":
+		return true
+	}
+	return false
+}

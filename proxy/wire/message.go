@@ -1,0 +1,71 @@
+// Package wire frames PostgreSQL's protocol 3.0: it peeks headers, cuts messages and collects runs of them, and never interprets SQL.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// HeaderLen is a type byte and an int32 that counts itself and the body.
+// Source: manual, 55.2 "Message Flow" and 55.7 "Message Formats".
+const HeaderLen = 5
+
+// MaxMessage is the largest message a server accepts, PQ_LARGE_MESSAGE_LIMIT
+// in src/include/libpq/libpq.h, and a little more.
+const MaxMessage = 0x3fffffff + 4
+
+// MaxSmallMessage is the limit for messages that cannot be large,
+// PQ_SMALL_MESSAGE_LIMIT in the same file.
+const MaxSmallMessage = 10000
+
+// ErrLength says that a message's length word is impossible.
+var ErrLength = errors.New("invalid message length")
+
+// Message is one whole message: type, length and body, as on the wire. It
+// aliases the buffer that it was cut from.
+type Message []byte
+
+// Type returns the message's first byte.
+func (m Message) Type() byte { return m[0] }
+
+// Body returns what follows the header.
+func (m Message) Body() []byte { return m[HeaderLen:] }
+
+// Size returns the length on the wire of the message that starts at b, header
+// included. ok is false when b does not hold the header yet; a length word
+// that is impossible is ErrLength.
+func Size(b []byte) (size int, ok bool, err error) {
+	if len(b) < HeaderLen {
+		return 0, false, nil
+	}
+	n := binary.BigEndian.Uint32(b[1:])
+	if n < 4 || n > MaxMessage {
+		return 0, true, ErrLength
+	}
+	return int(n) + 1, true, nil
+}
+
+// CString cuts a string that a zero byte ends from b. ok is false when there
+// is no zero byte.
+func CString(b []byte) (s, rest []byte, ok bool) {
+	for i, c := range b {
+		if c == 0 {
+			return b[:i], b[i+1:], true
+		}
+	}
+	return nil, b, false
+}
+
+// Append appends a message of type t with the given body parts to dst.
+func Append(dst []byte, t byte, parts ...string) []byte {
+	n := 4
+	for _, p := range parts {
+		n += len(p)
+	}
+	dst = append(dst, t)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(n)) // parts are ours or were cut from a message within MaxMessage
+	for _, p := range parts {
+		dst = append(dst, p...)
+	}
+	return dst
+}

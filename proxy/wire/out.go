@@ -1,0 +1,46 @@
+package wire
+
+import "unsafe"
+
+// Out collects what is to be written to one peer, in order. Forwarded bytes
+// alias their buffer and must stay as they are until Take's result has been
+// written; neighbours in the same buffer become one segment, so that a run of
+// relayed messages costs one write.
+type Out struct {
+	segments [][]byte
+	bytes    int
+}
+
+// Forward appends b, which the caller keeps unchanged until it is written.
+func (o *Out) Forward(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	o.bytes += len(b)
+	if n := len(o.segments); n > 0 && adjacent(o.segments[n-1], b) {
+		last := o.segments[n-1]
+		o.segments[n-1] = last[:len(last)+len(b)]
+		return
+	}
+	o.segments = append(o.segments, b)
+}
+
+// adjacent reports whether b starts where a ends, in the same buffer.
+func adjacent(a, b []byte) bool {
+	if cap(a)-len(a) < len(b) {
+		return false
+	}
+	return unsafe.Pointer(unsafe.SliceData(b)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a))
+}
+
+// Len returns the bytes collected.
+func (o *Out) Len() int { return o.bytes }
+
+// Take moves the segments into dst, which it returns, and empties o.
+func (o *Out) Take(dst [][]byte) [][]byte {
+	dst = append(dst[:0], o.segments...)
+	clear(o.segments)
+	o.segments = o.segments[:0]
+	o.bytes = 0
+	return dst
+}
