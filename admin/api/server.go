@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// Config is where the interface listens: a part of the key admin of
+// lockkeeper.yaml.
+type Config struct {
+	Listen string // host:port; beyond loopback it needs Cert and Key
+	Cert   string // file
+	Key    string // file
+}
+
+// Validate refuses to show the interface to others in the clear.
+func (c *Config) Validate() error {
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		return fmt.Errorf("listen: %w", err)
+	case (c.Cert == "") != (c.Key == ""):
+		return errors.New("cert and key: both or none")
+	case c.Cert == "" && !isLoopback(host):
+		return fmt.Errorf("listen: %s is reachable by others: tokens would pass in the clear; set cert and key, or listen on 127.0.0.1", c.Listen)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Server is the interface on its port.
+type Server struct {
+	cfg      Config
+	listener net.Listener
+	http     http.Server
+	cert     atomic.Pointer[tls.Certificate]
+}
+
+// Listen opens the port. Logger takes what net/http complains about.
+func Listen(ctx context.Context, cfg Config, h *Handler, logger *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	s := &Server{cfg: cfg}
+	s.http = http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: 2 * requestTime, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	if err := s.Reload(); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	s.listener = l
+	if cfg.Cert != "" {
+		s.listener = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: s.certificate})
+	}
+	return s, nil
+}
+
+// Reload reads the certificate again; the old one stays where that fails.
+func (s *Server) Reload() error {
+	if s.cfg.Cert == "" {
+		return nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.cfg.Cert, s.cfg.Key)
+	if err != nil {
+		return fmt.Errorf("admin: load the certificate: %w", err)
+	}
+	s.cert.Store(&cert)
+	return nil
+}
+
+func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.cert.Load(), nil
+}
+
+// Addr returns where the interface listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Serve answers until Shutdown, and always returns an error.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin: %w", err)
+	}
+	return http.ErrServerClosed
+}
+
+// Shutdown lets requests finish until ctx ends, then closes them.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}
