@@ -129,7 +129,7 @@ func (s *Snapshot) applyReadOnly(r *Request, o *Obligations) *Refusal {
 // read-only transaction, or would fail in it; "" when nothing does.
 func readOnlyObjection(b *inspect.Batch) (what, why string) {
 	if b.Why != "" {
-		return "a text that could not be classified", "it cannot be told what it would do (" + b.Why + ")"
+		return "unclassified text", "Nobody can tell what it would do: " + sentence(b.Why)
 	}
 	for i := range b.Statements {
 		if s := &b.Statements[i]; s.Class != inspect.Read || s.Hidden != 0 {
@@ -144,21 +144,21 @@ func readOnlyObjection(b *inspect.Batch) (what, why string) {
 func statementObjection(s *inspect.Statement) string {
 	switch {
 	case s.Class == inspect.Unknown:
-		return "it cannot be told what it would do"
+		return "Nobody can tell what it would do."
 	case s.Class == inspect.Write:
-		return "it is a write"
+		return "It is a write."
 	case s.Class == inspect.Define && !locksWeakly(s, inspect.AccessShare):
-		return "it is DDL, maintenance, or takes a lock that writers need"
+		return "It is DDL, maintenance, or takes a lock that writers need."
 	case s.Kind == "LOAD":
-		return "it loads code into the server"
+		return "It loads code into the server."
 	case s.Hidden&inspect.HiddenServerSide != 0:
-		return "it works on the server's files or programs"
+		return "It works on the server's files or programs."
 	case s.Hidden&inspect.HiddenRowLock != 0:
-		return "it locks rows"
+		return "It locks rows."
 	case s.Kind == inspect.KindPrepareTransaction || s.Kind == inspect.KindCommitPrepared:
-		return "two-phase commit would carry changes past read-only"
+		return "Two-phase commit would carry changes past read-only."
 	case asksReadWrite(s):
-		return "it asks for read-write transactions"
+		return "It asks for read-write transactions."
 	default:
 		return ""
 	}
@@ -291,7 +291,7 @@ func (p *Policy) frozen(c *Containment, b *inspect.Batch) *Refusal {
 		if p.unknown == allowUnknown {
 			return nil
 		}
-		return p.freezeRefusal(c, "a text that could not be classified", "it may be DDL ("+b.Why+")")
+		return p.freezeRefusal(c, "unclassified text", "It may be DDL: "+sentence(b.Why))
 	}
 	for i := range b.Statements {
 		if why := p.freezeObjection(&b.Statements[i]); why != "" {
@@ -305,11 +305,11 @@ func (p *Policy) frozen(c *Containment, b *inspect.Batch) *Refusal {
 func (p *Policy) freezeObjection(s *inspect.Statement) string {
 	switch {
 	case s.Class == inspect.Unknown && p.unknown != allowUnknown:
-		return "it may hold DDL"
+		return "It may run DDL."
 	case s.Class == inspect.Define && !harmlessInFreeze(s):
-		return "it is DDL or takes a strong lock"
+		return "It is DDL or takes a strong lock."
 	case s.Kind == inspect.KindTruncate:
-		return "it takes a strong lock"
+		return "It takes a strong lock."
 	default:
 		return ""
 	}

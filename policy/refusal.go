@@ -64,7 +64,7 @@ func writeWord(a inspect.Access) string {
 func deed(s *inspect.Statement, rel *inspect.Relation) string {
 	kind := string(s.Kind)
 	if kind == "" {
-		return "a statement that could not be classified"
+		return "this text"
 	}
 	if rel == nil {
 		return kind
@@ -97,20 +97,20 @@ func worst(s *inspect.Statement) *inspect.Relation {
 	return nil
 }
 
-// boundWords says why every row may be changed; "" when the bound does not
-// say so.
+// boundWords says, as the end of a sentence, why every row may be changed; ""
+// when the bound does not say so.
 func boundWords(s *inspect.Statement, rel *inspect.Relation) string {
 	switch {
 	case rel == nil:
 		return ""
 	case rel.Access&inspect.AccessTruncate != 0:
-		return "it removes every row"
-	case rel.Bound == inspect.BoundNone && s.Kind == inspect.KindMerge:
-		return "nothing limits the rows"
+		return "removes every row"
+	case rel.Bound == inspect.BoundNone && (s.Kind == inspect.KindMerge || s.Kind == inspect.KindInsert):
+		return "has nothing that limits the rows it changes"
 	case rel.Bound == inspect.BoundNone:
-		return "it has no WHERE clause"
+		return "has no WHERE clause"
 	case rel.Bound == inspect.BoundVacuous:
-		return "its condition is true for every row"
+		return "has a condition that is true for every row"
 	default:
 		return ""
 	}
@@ -118,35 +118,34 @@ func boundWords(s *inspect.Statement, rel *inspect.Relation) string {
 
 // ruleRefusal is what a rule says to who it refuses.
 func (p *Policy) ruleRefusal(r *rule, s *inspect.Statement, rel *inspect.Relation) *Refusal {
-	message := deed(s, rel) + " is refused by rule " + quoted(r.name)
+	message := "refused by rule " + quoted(r.name)
+	if r.reason != "" {
+		message += " (" + strings.TrimRight(r.reason, ". ") + ")"
+	}
+	message += ": " + deed(s, rel)
 	if why := boundWords(s, rel); why != "" && r.bounds != 0 {
-		message = deed(s, rel) + " is refused, for " + why
+		message += " " + why
 	}
-	return &Refusal{
-		SQLSTATE: p.codes.rule,
-		Message:  message,
-		Detail:   r.detail(s, rel),
-		Hint:     r.hint(rel),
-	}
+	return &Refusal{SQLSTATE: p.codes.rule, Message: message, Detail: r.detail(s, rel), Hint: r.hint(rel)}
 }
 
 // detail names the rule and what was seen.
 func (r *rule) detail(s *inspect.Statement, rel *inspect.Relation) string {
-	seen := "class " + s.Class.String()
-	if rel != nil && rel.Access != 0 {
-		seen += ", " + rel.Access.String() + " on " + tableName(rel)
+	seen := []string{"class " + s.Class.String()}
+	if s.Kind != "" {
+		seen = append(seen, "kind "+string(s.Kind))
+	}
+	if rel != nil {
+		table := "table " + tableName(rel)
 		if r.critical {
-			seen += " (critical)"
+			table = "critical " + table
 		}
+		seen = append(seen, table, "access "+strings.ReplaceAll(orElse(rel.Access.String(), "none"), ", ", " and "))
 		if b := rel.Bound.String(); b != "" {
-			seen += ", bound " + b
+			seen = append(seen, "bound "+b)
 		}
 	}
-	detail := "Rule " + quoted(r.name) + " saw " + seen + "."
-	if r.reason != "" {
-		detail += " Reason: " + sentence(r.reason)
-	}
-	return detail
+	return "Rule " + quoted(r.name) + " matched: " + strings.Join(seen, ", ") + "."
 }
 
 func (r *rule) hint(rel *inspect.Relation) string {
@@ -162,9 +161,6 @@ func (r *rule) hint(rel *inspect.Relation) string {
 		return "Add a condition that limits the rows, as in WHERE id IN (...); if every row is meant, " + ask
 	}
 }
-
-// sentence ends text in a period.
-func sentence(text string) string { return strings.TrimRight(text, ". ") + "." }
 
 // throttleRefusal is said when a throttled statement has waited for long
 // enough.
@@ -192,15 +188,16 @@ func paceOf(t *Throttle) string {
 
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
-// unknownRefusal is said where unknown: refuses a text. why is what inspect
-// says; critical is whether the name of a critical table is the reason.
+// unknownRefusal is said where unknown: refuses a statement or a text. why is
+// what inspect says; critical is whether the name of a critical table is the
+// reason.
 func (p *Policy) unknownRefusal(s *inspect.Statement, why string, critical bool) *Refusal {
 	r := &Refusal{
 		SQLSTATE: p.codes.rule,
-		Message:  deed(s, nil) + " is refused, for it cannot be told what it would do",
+		Message:  "refused: nobody can tell what " + deed(s, nil) + " would do",
+		Detail:   "Not classified: " + sentence(orElse(why, "it runs what its text does not show")),
 		Hint:     "Send simpler statements, one at a time, or ask lockkeeper's operator for an exception.",
 	}
-	r.Detail = "Not classified: " + sentence(orElse(why, "nobody can see what it runs"))
 	if critical {
 		r.Detail += " The name of a critical table may occur in it."
 	}
@@ -221,21 +218,28 @@ func orElse(s, fallback string) string {
 	return s
 }
 
+// sentence ends text in a period.
+func sentence(text string) string { return strings.TrimRight(text, ". ") + "." }
+
+// because is how the messages of containments begin: "read-only (incident 42)".
+func (c *Containment) because(what string) string {
+	return what + " (" + orElse(c.Reason, "no reason given") + ")"
+}
+
 // readOnlyRefusal is said to a statement that may change something while c is
-// in force. why is a clause, as in "it is a write".
+// in force. why is a sentence.
 func (p *Policy) readOnlyRefusal(c *Containment, what, why string) *Refusal {
 	return &Refusal{
 		SQLSTATE: p.codes.readOnly,
-		Message:  "read-only (" + orElse(c.Reason, "no reason given") + "): " + what + " is refused",
-		Detail:   c.detail() + " The statement is refused, for " + why + ".",
+		Message:  c.because("read-only") + ": " + what + " refused",
+		Detail:   why + " " + c.origin(),
 		Hint:     "Reading works. " + c.end(),
 	}
 }
 
 // mixedRefusal is said to a text that a read-only server could not follow.
 func (p *Policy) mixedRefusal(c *Containment) *Refusal {
-	r := p.readOnlyRefusal(c, "a text of several statements with transaction control in it",
-		"in such a text changes could escape the read-only transaction")
+	r := p.readOnlyRefusal(c, "text of several statements with transaction control", "In such a text changes could escape the read-only transaction.")
 	r.Hint = "Send BEGIN, the statements and COMMIT separately. " + c.end()
 	return r
 }
@@ -254,8 +258,8 @@ func (s *Snapshot) ServerReadOnlyRefusal(c *Containment) *Refusal {
 	}
 	return &Refusal{
 		SQLSTATE: s.codes().readOnly,
-		Message:  "read-only (" + orElse(c.Reason, "no reason given") + "): the server refused a change",
-		Detail:   c.detail() + " The transaction is read-only in the server.",
+		Message:  c.because("read-only") + ": the server refused a change",
+		Detail:   "The transaction is read-only in the server. " + c.origin(),
 		Hint:     "Reading works. " + c.end(),
 	}
 }
@@ -266,8 +270,8 @@ func (s *Snapshot) ServerReadOnlyRefusal(c *Containment) *Refusal {
 func (s *Snapshot) CommitRefusal(c *Containment) *Refusal {
 	return &Refusal{
 		SQLSTATE: s.codes().readOnly,
-		Message:  "read-only (" + orElse(c.Reason, "no reason given") + "): COMMIT is refused and the transaction is rolled back",
-		Detail:   c.detail() + " The transaction began before and has written.",
+		Message:  c.because("read-only") + ": COMMIT refused, the transaction is rolled back",
+		Detail:   "The transaction began before read-only and has written. " + c.origin(),
 		Hint:     "Nothing of the transaction was kept. " + c.end(),
 	}
 }
@@ -279,12 +283,12 @@ func (s *Snapshot) codes() codes {
 	return s.Policy.codes
 }
 
-// freezeRefusal is said to DDL while c is in force.
+// freezeRefusal is said to DDL while c is in force. why is a sentence.
 func (p *Policy) freezeRefusal(c *Containment, what, why string) *Refusal {
 	return &Refusal{
 		SQLSTATE: p.codes.rule,
-		Message:  "DDL is frozen (" + orElse(c.Reason, "no reason given") + "): " + what + " is refused",
-		Detail:   c.detail() + " The statement is refused, for " + why + ".",
+		Message:  c.because("DDL is frozen") + ": " + what + " refused",
+		Detail:   why + " " + c.origin(),
 		Hint:     "Reading and writing rows works. " + c.end(),
 	}
 }
@@ -292,18 +296,20 @@ func (p *Policy) freezeRefusal(c *Containment, what, why string) *Refusal {
 // pauseRefusal is said to a new transaction while c is in force: at once, or
 // when holding it has taken too long.
 func pauseRefusal(c *Containment) *Refusal {
-	r := &Refusal{
-		SQLSTATE: sqlstate.CannotConnectNow,
-		Message:  "paused (" + orElse(c.Reason, "no reason given") + "): new transactions are refused",
-		Detail:   c.detail(),
-		Hint:     c.end(),
+	if c.Refuse {
+		return &Refusal{
+			SQLSTATE: sqlstate.CannotConnectNow,
+			Message:  c.because("paused") + ": new transactions are refused",
+			Detail:   c.origin(),
+			Hint:     c.end(),
+		}
 	}
-	if !c.Refuse {
-		r.SQLSTATE = sqlstate.LockNotAvailable
-		r.Message = "paused (" + orElse(c.Reason, "no reason given") + "): the new transaction waited for too long"
-		r.Detail += " It waited for " + shortDuration(c.maxHold()) + "."
+	return &Refusal{
+		SQLSTATE: sqlstate.LockNotAvailable,
+		Message:  c.because("paused") + ": the new transaction waited for too long",
+		Detail:   "It waited for " + shortDuration(c.maxHold()) + ". " + c.origin(),
+		Hint:     "Try again. " + c.end(),
 	}
-	return r
 }
 
 func noPolicyRefusal() *Refusal {
@@ -315,25 +321,36 @@ func noPolicyRefusal() *Refusal {
 	}
 }
 
-// detail names the containment, its author and its age.
-func (c *Containment) detail() string {
-	name := string(c.Kind)
-	if c.ID != "" {
-		name += " " + quoted(c.ID)
+// title names the containment at the beginning of a sentence.
+func (c *Containment) title() string {
+	switch c.Kind {
+	case ReadOnlyMode:
+		return "Read-only"
+	case FreezeDDL:
+		return "The DDL freeze"
+	case Pause:
+		return "The pause"
+	case ObserveMode:
+		return "Observe mode"
 	}
-	return fmt.Sprintf("Containment %s by %s since %s.", name, orElse(c.Author, "unknown"), moment(c.Since))
+	return "The containment"
+}
+
+// origin says who set the containment, and when.
+func (c *Containment) origin() string {
+	title := c.title()
+	if c.ID != "" {
+		title += " " + quoted(c.ID)
+	}
+	return title + " was set by " + orElse(c.Author, "somebody unknown") + " at " + moment(c.Since) + "."
 }
 
 // end says when the containment ends.
 func (c *Containment) end() string {
-	what := string(c.Kind)
-	if what != "" {
-		what = strings.ToUpper(what[:1]) + what[1:]
-	}
 	if c.Until.IsZero() {
-		return what + " lasts until the operator lifts it."
+		return c.title() + " lasts until the operator lifts it."
 	}
-	return what + " ends at " + moment(c.Until) + "."
+	return c.title() + " ends at " + moment(c.Until) + "."
 }
 
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

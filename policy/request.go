@@ -10,8 +10,11 @@ import (
 // it (PgBouncer changes it while a session lives); Address is the client's
 // host without port, or "local" for a unix socket.
 type Subject struct {
-	User, Database, Application, Address string
-	Tags                                 []string // sorted; from patterns and from what the session did
+	User        string   `json:"user"`
+	Database    string   `json:"database"`
+	Application string   `json:"application"`
+	Address     string   `json:"address"`
+	Tags        []string `json:"tags"` // sorted; from patterns and from what the session did
 }
 
 // TxStatus is the transaction status of ReadyForQuery.

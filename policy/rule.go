@@ -132,7 +132,7 @@ func (r *rule) objection(s *inspect.Statement, rel *inspect.Relation, sub *Subje
 	case !r.classes.has(s.Class):
 		return "the class is " + s.Class.String()
 	case !r.kinds.empty() && !r.kinds.matches(s, rel):
-		return "the kind is none of " + strings.Join(r.kinds.written, ", ")
+		return "its kinds do not include " + orElse(string(s.Kind), "what nobody can classify")
 	case r.bounds != 0 && !r.matchesBound(rel):
 		return "the bound is " + boundOf(rel)
 	case r.tables != nil && !r.matchesTable(s, rel):

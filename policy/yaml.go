@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -58,7 +59,9 @@ func (r *reader) load(data []byte) *yaml.Node {
 	}
 	var doc yaml.Node
 	if err := yaml.Load(data, &doc); err != nil {
-		r.problems = append(r.problems, syntaxProblem(err))
+		p := syntaxProblem(err)
+		p.line = min(p.line, 1+bytes.Count(data, []byte("\n"))) // what is missing at the end is said of the last line
+		r.problems = append(r.problems, p)
 		return nil
 	}
 	if len(doc.Content) != 1 {
@@ -69,14 +72,14 @@ func (r *reader) load(data []byte) *yaml.Node {
 }
 
 func syntaxProblem(err error) problem {
-	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
-		return problem{max(e.Mark.Line, 1), "this is not YAML: " + e.Message}
-	}
 	if e, ok := errors.AsType[*yaml.LoadErrors](err); ok && len(e.Errors) > 0 {
 		text := strings.TrimPrefix(e.Errors[0].Message, "yaml: ")
 		return problem{max(e.Errors[0].Mark.Line, 1), text + ": write one YAML document"}
 	}
-	return problem{1, err.Error()}
+	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
+		return problem{max(e.Mark.Line, 1), "this is not YAML: " + e.Message}
+	}
+	return problem{1, "this is not YAML: " + err.Error()}
 }
 
 // field reads the value of one key.
