@@ -1,6 +1,9 @@
 package pgquery
 
 import (
+	"slices"
+	"strconv"
+
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
 
@@ -156,7 +159,7 @@ func isKeyOrStar(n *pg.Node, alias string) bool {
 
 // inSelect is the outcome of key IN (SELECT …).
 func (e *rows) inSelect(s *pg.SelectStmt) outcome {
-	if n, ok := e.w.listLength(s, 0); ok && e.once(&pg.Node{Node: &pg.Node_SelectStmt{SelectStmt: s}}) {
+	if n, ok := e.w.listLength(s, 0); ok && e.ownValues(s) {
 		return outcome{condKeyed, n}
 	}
 	if e.isWhole(s, 0) {
@@ -184,4 +187,90 @@ func (e *rows) exists(s *pg.SelectStmt) outcome {
 		}
 	}
 	return outcome{}
+}
+
+// ownValues reports whether the rows that a list query returns are made of
+// its own constants: a name in it that it does not define may be a column of
+// the target's, as in id IN (SELECT id FROM (VALUES (1)) AS v(x)).
+func (e *rows) ownValues(s *pg.SelectStmt) bool {
+	switch {
+	case s.Larg != nil:
+		return e.ownValues(s.Larg) && e.ownValues(s.Rarg)
+	case len(s.FromClause) == 0:
+		return !anyOf(append(s.ValuesLists, s.TargetList...), isColumn)
+	}
+	columns := e.w.columnsOf(s.FromClause[0])
+	foreign := func(n *pg.Node) bool {
+		if !isColumn(n) {
+			return false
+		}
+		qualifier, name := columnOf(n)
+		return qualifier != "" && qualifier != fromAlias(s.FromClause[0]) || !slices.Contains(columns, name)
+	}
+	if anyOf(s.TargetList, foreign) {
+		return false
+	}
+	inner := e.w.queryOf(s.FromClause[0])
+	return inner == nil || e.ownValues(inner)
+}
+
+func isColumn(n *pg.Node) bool { return n.GetColumnRef() != nil }
+
+// queryOf returns the query that a FROM item stands for: a subselect, or a
+// WITH query; nil for all others.
+func (w *walker) queryOf(n *pg.Node) *pg.SelectStmt {
+	if sub := n.GetRangeSubselect(); sub != nil {
+		return sub.Subquery.GetSelectStmt()
+	}
+	if rv := n.GetRangeVar(); rv != nil {
+		return w.cte(rv).GetCtequery().GetSelectStmt()
+	}
+	return nil
+}
+
+// columnsOf returns the names of a FROM item's columns, as far as the text
+// shows them.
+func (w *walker) columnsOf(n *pg.Node) []string {
+	var names []string
+	add := func(list []*pg.Node) {
+		for _, n := range list {
+			names = append(names, n.GetString_().GetSval())
+		}
+	}
+	add(n.GetRangeSubselect().GetAlias().GetColnames())
+	add(n.GetRangeVar().GetAlias().GetColnames())
+	add(n.GetRangeFunction().GetAlias().GetColnames())
+	if rv := n.GetRangeVar(); rv != nil {
+		add(w.cte(rv).GetAliascolnames())
+	}
+	if f := n.GetRangeFunction(); f != nil {
+		return append(names, fromAlias(n), "unnest")
+	}
+	if len(names) > 0 {
+		return names
+	}
+	return outputNames(w.queryOf(n))
+}
+
+// outputNames returns the names of a query's columns where they are not
+// renamed.
+func outputNames(s *pg.SelectStmt) []string {
+	if s == nil {
+		return nil
+	}
+	var names []string
+	if len(s.ValuesLists) > 0 {
+		for i := range listOf(s.ValuesLists[0]) {
+			names = append(names, "column"+strconv.Itoa(i+1))
+		}
+	}
+	for _, n := range s.TargetList {
+		target := n.GetResTarget()
+		_, name := columnOf(target.GetVal())
+		if target.GetName() != "" {
+			name = target.GetName()
+		}
+		names = append(names, name)
+	}
+	return names
 }
