@@ -289,7 +289,7 @@ func (s *Server) closeQuiet() {
 		quiet := false
 		c.pair.Do(func(x *session.Session) { quiet = x.Quiet() })
 		if quiet {
-			c.pair.Close("lockkeeper shuts down")
+			c.pair.Fail(&policy.Refusal{SQLSTATE: "57P01", Message: "lockkeeper is shutting down", Hint: "Connect again."})
 		}
 	}
 }
@@ -374,7 +374,7 @@ func (s *Server) TerminateSession(ctx context.Context, id uint64) error {
 		return err
 	}
 	err = s.cancelOn(ctx, c) // the server process must not go on for nobody
-	c.pair.Close("terminated by operator")
+	c.pair.Fail(&policy.Refusal{SQLSTATE: "57P01", Message: "terminating connection due to administrator command", Hint: "An operator of lockkeeper has ended this session."})
 	return err
 }
 

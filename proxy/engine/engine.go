@@ -56,10 +56,10 @@ type Pair struct {
 	in       []byte // from the client; [start:end] was not taken yet
 	start    int
 	end      int
-	granted  int    // bytes of in beyond clientBuffer, taken from the budget
-	asking   bool   // a text in in is being inspected
-	gone     bool   // the client has ended; nothing is read from it any more
-	told     bool   // the server knows
+	granted  int  // bytes of in beyond clientBuffer, taken from the budget
+	asking   bool // a text in in is being inspected
+	gone     bool // the client has ended; nothing is read from it any more
+	told     bool // the server knows
 	loggedIn bool
 	early    []byte // the server's first bytes
 	ended    bool
@@ -114,6 +114,15 @@ func (p *Pair) Close(cause string) {
 	p.because(cause)
 	p.mu.Unlock()
 	p.close()
+}
+
+// Fail ends the pair with a FATAL error that the client can read, as a server
+// would that is shut down.
+func (p *Pair) Fail(r *policy.Refusal) {
+	p.mu.Lock()
+	p.s.Fail(r)
+	p.mu.Unlock()
+	p.flushClientAside()
 }
 
 // because keeps the first cause. The pair's mutex is held.

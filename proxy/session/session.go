@@ -428,6 +428,18 @@ func (s *Session) transactionID() string {
 	return strconv.FormatUint(s.cfg.ID, 10) + "." + strconv.FormatUint(s.tx.number, 10)
 }
 
+// Fail ends the session with an error that the client can read, unless a
+// message to it is being relayed in parts.
+func (s *Session) Fail(r *policy.Refusal) {
+	if s.dir[fromServer].pass > 0 || s.closing != "" {
+		if s.closing == "" {
+			s.closing = r.Message
+		}
+		return
+	}
+	s.fail(r.SQLSTATE, r.Message, r.Hint)
+}
+
 // fail ends the session with an error that the client can read.
 func (s *Session) fail(sqlstate, message, hint string) {
 	s.ToClient.Forward(wire.AppendError(nil, wire.ErrorFields{Severity: "FATAL", SQLSTATE: sqlstate, Message: message, Hint: hint}))
