@@ -19,11 +19,7 @@ server:
     control: host=127.0.0.1 port={{.ServerPort}} user=lockkeeper password={{.Password}} dbname={{.Database}} sslmode=disable
 admin:
   listen: "127.0.0.1:{{.AdminPort}}"
-  tokens:
-    - {name: demo, role: admin, token: {{.Token}}}
-  state: {{.Dir}}/state.json
-journal:
-  path: {{.Dir}}/journal.sqlite
+  state: {{.State}} # containments, journal, and the token of whoever may read it
 policy:
   profile: odoo
   rules:
@@ -39,12 +35,12 @@ func (s *stage) writeConfig() error {
 	var b strings.Builder
 	err := configTemplate.Execute(&b, map[string]any{
 		"Port": s.port, "AdminPort": s.adminPort, "ServerPort": s.postgres.Port(), "Password": password,
-		"Database": database, "Token": token, "Dir": s.dir, "LockTimeout": lockTimeout,
+		"Database": database, "State": s.state(), "LockTimeout": lockTimeout,
 	})
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(s.tokenFile(), []byte(token+"\n"), 0o600); err != nil {
+	if err := os.Mkdir(s.state(), 0o700); err != nil {
 		return err
 	}
 	return os.WriteFile(s.config(), []byte(b.String()), 0o600)

@@ -23,7 +23,6 @@ import (
 const (
 	database     = "odoo"
 	password     = "odoo" // of a database that lives for minutes and listens on 127.0.0.1
-	token        = "demo-operator-token"
 	readyTimeout = 20 * time.Second
 	stopTimeout  = 40 * time.Second
 	lockTimeout  = 3 * time.Second // of DDL, in the demo's policy
@@ -212,10 +211,10 @@ func freePort(ctx context.Context, wanted int) (int, error) {
 	return wanted, l.Close()
 }
 
-func (s *stage) config() string    { return filepath.Join(s.dir, "lockkeeper.yaml") }
-func (s *stage) tokenFile() string { return filepath.Join(s.dir, "token") }
-func (s *stage) log() string       { return filepath.Join(s.dir, "lockkeeper.log") }
-func (s *stage) adminURL() string  { return fmt.Sprintf("http://127.0.0.1:%d", s.adminPort) }
+func (s *stage) config() string   { return filepath.Join(s.dir, "lockkeeper.yaml") }
+func (s *stage) state() string    { return filepath.Join(s.dir, "state") }
+func (s *stage) log() string      { return filepath.Join(s.dir, "lockkeeper.log") }
+func (s *stage) adminURL() string { return fmt.Sprintf("http://127.0.0.1:%d", s.adminPort) }
 
 func (s *stage) readLog() string {
 	b, err := os.ReadFile(s.log())
@@ -229,9 +228,9 @@ func (s *stage) printConnections() {
 	fmt.Fprintf(s.out, `
 Through lockkeeper:   psql "%s"
 Past it:              psql "%s"
-Command line:         bin/lockkeeper --admin %s --token-file %s status
-Log, configuration:   %s, %s
-`, s.guarded(), s.direct(), s.adminURL(), s.tokenFile(), s.log(), s.config())
+Command line:         bin/lockkeeper -c %s status
+Log:                  %s
+`, s.guarded(), s.direct(), s.config(), s.log())
 }
 
 // waitForEnd returns when the user wants to end, or lockkeeper has.

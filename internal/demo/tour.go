@@ -348,7 +348,7 @@ func (t *tour) lockkeeper(ctx context.Context, want string, args ...string) erro
 }
 
 func (t *tour) cli(ctx context.Context, args ...string) (string, error) {
-	args = append(args, "--admin", t.adminURL(), "--token-file", t.tokenFile())
+	args = append(args, "-c", t.config())
 	cmd := exec.CommandContext(ctx, "bin/lockkeeper", args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
