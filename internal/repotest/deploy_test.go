@@ -1,6 +1,7 @@
 package repotest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,7 +126,7 @@ func TestConfigurationsLoad(t *testing.T) {
 	configs := map[string]string{"deploy/lockkeeper.yaml": read(t, "deploy/lockkeeper.yaml")}
 	for _, f := range fences(t) {
 		if slices.Equal(f.info, []string{"yaml", "config"}) {
-			configs[f.file] = f.text
+			configs[fmt.Sprintf("%s:%d", f.file, f.line)] = f.text
 		}
 	}
 	if len(configs) < 2 {
