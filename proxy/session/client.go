@@ -97,7 +97,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 		return s.copying(m, size)
 	}
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
-		return forward // the server discards it
+		return s.skipped(m[0])
 	}
 	if s.out.Full() {
 		return s.waitReplies()
@@ -132,6 +132,17 @@ func (s *Session) fromClient(m []byte, size int) action {
 	default: // H, d, p
 		return forward
 	}
+}
+
+// skipped passes on what the server discards up to the next Sync. Where a Sync
+// inside COPY data may have ended that already, only what is harmless either
+// way may come.
+func (s *Session) skipped(t byte) action {
+	if s.out.slack > 0 && t != 'd' && t != 'c' && t != 'f' && t != 'H' {
+		s.fail("08P01", "unexpected message after an error during COPY from stdin", "Send Sync first.")
+		return discard
+	}
+	return forward
 }
 
 // whole calls handle when all of a small message is at hand.

@@ -332,7 +332,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	if !harmless(x.batch) {
 		s.seg.writes = true
 	}
-	if x.batch.ChangesLexing() {
+	if mayChangeLexing(x.batch) {
 		s.seg.lexing = true
 	}
 	r := s.out.push('E', 0)

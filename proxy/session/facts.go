@@ -46,11 +46,22 @@ func (s *Session) lexingUncertain() bool {
 		return false
 	}
 	for seq := s.out.first; seq < s.out.next; seq++ {
-		if r := s.out.at(seq); r.batch != nil && r.batch.ChangesLexing() {
+		if r := s.out.at(seq); r.batch != nil && mayChangeLexing(r.batch) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayChangeLexing reports whether a batch may change how later text is read: by
+// a setting, or in a function that nobody knows.
+func mayChangeLexing(b *inspect.Batch) bool {
+	for i := range b.Statements {
+		if b.Statements[i].Hidden&(inspect.HiddenFunction|inspect.HiddenSettings) != 0 {
+			return true
+		}
+	}
+	return b.ChangesLexing()
 }
 
 // ambiguous reports whether a text reads differently under different settings.
