@@ -259,6 +259,7 @@ func TestTimeouts(t *testing.T) {
 		{"comment", batch(statement(inspect.Define, "COMMENT", locked("account_move", inspect.ShareUpdateExclusive))), "5s 15m0s ddl-on-hot-tables", "5s 15m0s ddl-on-hot-tables"},
 		{"grant", batch(statement(inspect.Define, "GRANT", locked("account_move", inspect.NoLock))), "0s 0s ", "0s 0s "},
 		{"tables that are not named", batch(statement(inspect.Define, "DROP SCHEMA")), "5s 0s ddl-on-hot-tables", "5s 0s ddl-on-hot-tables"},
+		{"vacuum of everything, FULL or not", batch(statement(inspect.Define, "VACUUM")), "5s 0s ddl-on-hot-tables", "5s 0s ddl-on-hot-tables"},
 		{"truncate elsewhere", batch(truncate("x")), "15s 0s ddl-elsewhere", "0s 0s "},
 		{"a write", batch(update("account_move", inspect.BoundKeyed)), "0s 0s ", "0s 0s "},
 	}

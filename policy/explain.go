@@ -204,14 +204,14 @@ func (r *rule) explain(req *Request) Step {
 	for _, p := range partsOf(req.Batch) {
 		why := r.objection(p.s, p.rel, req.Subject)
 		switch {
+		case r.ddl != nil && locksTablesUnseen(p.s) && r.meansUnseen(p.s, req.Subject):
+			step.Matched, step.Why = true, deed(p.s, p.rel)+" may lock tables that the text does not name: lock_timeout only"
+			return step
 		case why == "":
 			step.Matched, step.Why = true, deed(p.s, p.rel)
 			if r.onlyDDL() && !queues(p.s, p.rel) {
 				step.Why += ", whose lock needs no limit"
 			}
-			return step
-		case r.ddl != nil && locksTablesUnseen(p.s) && r.meansUnseen(p.s, req.Subject):
-			step.Matched, step.Why = true, deed(p.s, p.rel)+" may lock tables that the text does not name"
 			return step
 		case step.Why == "":
 			step.Why = why

@@ -191,7 +191,7 @@ func randomBatch(r *rand.Rand) *inspect.Batch {
 		func() inspect.Statement { return truncate(pick()) },
 		func() inspect.Statement { return lockTable(pick(), inspect.LockMode(r.IntN(9))) },
 		func() inspect.Statement { return alterTable(pick()) },
-		func() inspect.Statement { return beginReadWrite() },
+		beginReadWrite,
 		func() inspect.Statement { return chained(inspect.KindCommit) },
 		func() inspect.Statement { return set("transaction_read_only", "off") },
 		func() inspect.Statement { return statement(inspect.Unknown, inspect.KindDo) },

@@ -46,16 +46,14 @@ const (
 	Disconnect                // the session ends
 )
 
+var verdictNames = [...]string{"refuse", "allow", "disconnect"}
+
 // String returns the name used in metrics, the journal and docs.
 func (v Verdict) String() string {
-	switch v {
-	case Allow:
-		return "allow"
-	case Disconnect:
-		return "disconnect"
-	default:
-		return "refuse"
+	if int(v) < len(verdictNames) {
+		return verdictNames[v]
 	}
+	return verdictNames[Refuse]
 }
 
 // Refusal is the ErrorResponse that a client receives.

@@ -165,10 +165,10 @@ func boundOf(rel *inspect.Relation) string {
 }
 
 // locksUnnamed lists kinds of DDL that lock tables which the text does not
-// name.
+// name, when it names none. VACUUM is among them because it may be FULL.
 var locksUnnamed = [...]inspect.Kind{
 	"DROP SCHEMA", "DROP OWNED", "REASSIGN OWNED", "DROP EXTENSION", "DROP FUNCTION", "DROP PROCEDURE",
-	"DROP ROUTINE", "DROP TYPE", "DROP DOMAIN", "ALTER DOMAIN", "ALTER TYPE", "ALTER EXTENSION", "CLUSTER", "REINDEX",
+	"DROP ROUTINE", "DROP TYPE", "DROP DOMAIN", "ALTER DOMAIN", "ALTER TYPE", "ALTER EXTENSION", "CLUSTER", "REINDEX", "VACUUM",
 }
 
 // locksTablesUnseen reports whether the statement locks tables that the text
