@@ -41,7 +41,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 			return n
 		}
 		size, ok, err := wire.Size(b[n:])
-		if err != nil || ok && !known(b[n], size) {
+		if err != nil || !known(b[n], size) { // 0 while the length is not at hand
 			s.malformed(b[n:])
 			return len(b)
 		}
@@ -94,7 +94,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 		return s.login(m, size)
 	}
 	if s.copyIn {
-		return s.copying(m, size)
+		return s.copying(m)
 	}
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
 		return s.skipped(m[0])
@@ -178,16 +178,26 @@ func (s *Session) awaitSegment() action {
 
 var flushMessage = []byte{'H', 0, 0, 0, 4} // never written to
 
-// login relays what the client says before the first ReadyForQuery. Passwords
-// pass and are not looked at; of a SASL exchange the first bytes are, to tell
-// a client that cannot succeed why.
+// login relays what the client says before the first ReadyForQuery: one answer
+// for each request of the server. Anything that comes early waits, for it may
+// be a statement. Passwords pass and are not looked at; of a SASL exchange the
+// first bytes are, to tell a client that cannot succeed why.
 func (s *Session) login(m []byte, size int) action {
-	if m[0] != 'p' || !s.auth.sasl || size > wire.MaxSmallMessage {
+	if !s.auth.asked {
+		return s.waitReplies()
+	}
+	if m[0] != 'p' { // the server reads its type and gives up
+		s.malformed(m)
+		return discard
+	}
+	if !s.auth.sasl || size > wire.MaxSmallMessage {
+		s.auth.asked = false
 		return forward
 	}
 	if len(m) < size {
 		return s.needMore(size)
 	}
+	s.auth.asked = false
 	s.auth.sasl = false
 	_, rest, ok := wire.CString(wire.Message(m).Body())
 	if ok && len(rest) > 4 && rest[4] == 'y' && s.auth.offeredPlus {
@@ -200,7 +210,7 @@ func (s *Session) login(m []byte, size int) action {
 
 // copying relays COPY data. Only its end is looked at: under read-only it must
 // not commit any more. Source: manual, 55.2.6 "COPY Operations".
-func (s *Session) copying(m []byte, size int) action {
+func (s *Session) copying(m []byte) action {
 	switch m[0] {
 	case 'c':
 		s.copyIn = false
@@ -218,12 +228,8 @@ func (s *Session) copying(m []byte, size int) action {
 		return forward
 	case 'd', 'H':
 		return forward
-	case 'X':
-		s.deaf = true
-		return forward
-	default:
-		s.fail("08P01", "unexpected message during COPY from stdin", "Send CopyDone or CopyFail first.")
-		_ = size
+	default: // X, too: the server reads the type and gives up
+		s.malformed(m)
 		return discard
 	}
 }

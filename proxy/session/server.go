@@ -40,7 +40,7 @@ func (s *Session) FromServer(b []byte) (n int) {
 			return n
 		}
 		m := b[n:min(len(b), n+size)]
-		if len(m) < size && size <= maxLook && readWhole(m[0]) {
+		if len(m) < size && size <= maxLook && (readWhole(m[0]) || s.wantsRow()) {
 			st.need = size
 			return n
 		}
@@ -64,6 +64,12 @@ func readWhole(t byte) bool {
 	default:
 		return true
 	}
+}
+
+// wantsRow reports whether the rows that come are answers to a question of ours.
+func (s *Session) wantsRow() bool {
+	h := s.out.head()
+	return h != nil && h.flags&wantRow != 0
 }
 
 // fromServer decides about one message of the server.
@@ -303,6 +309,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	was := s.tx.status
 	s.tx.status = status
 	s.copyIn, s.copyFail = false, nil
+	s.out.skipping = false // it may have been a Sync inside COPY data that ended it
 	if status == policy.TxIdle {
 		s.tx.armed = false
 		if s.tx.journaled || was != policy.TxIdle {
@@ -530,7 +537,12 @@ func (s *Session) backendKey(body []byte) {
 // 55.3.1 "SCRAM-SHA-256 Authentication".
 func (s *Session) authenticationRequest(m wire.Message) action {
 	body := m.Body()
-	if len(body) < 4 || binary.BigEndian.Uint32(body) != 10 {
+	if len(body) < 4 {
+		return forward
+	}
+	kind := binary.BigEndian.Uint32(body)
+	s.auth.asked = kind != 0 && kind != 12 // AuthenticationOk, SASLFinal
+	if kind != 10 {
 		return forward
 	}
 	s.auth.sasl = true

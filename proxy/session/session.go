@@ -146,6 +146,7 @@ type transaction struct {
 // authentication is the relayed exchange before the first ReadyForQuery.
 type authentication struct {
 	done         bool
+	asked        bool // the server waits for a message of the client
 	sasl         bool // the next message of the client names a SASL mechanism
 	offeredPlus  bool // the server offers channel binding, which we struck out
 	pendingBytes bool

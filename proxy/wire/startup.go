@@ -13,7 +13,7 @@ const (
 	SSLCode     = 1234<<16 | 5679
 	GSSENCCode  = 1234<<16 | 5680
 	Version3    = 3 << 16
-	MaxStartup  = 10000 // MAX_STARTUP_PACKET_LENGTH
+	MaxStartup  = 10000 + 4 // MAX_STARTUP_PACKET_LENGTH and the length word
 	minStartup  = 8
 	cancelExact = 16 // the packet of a 4-byte key
 	cancelMax   = 12 + 256
