@@ -203,7 +203,8 @@ func (e *evaluation) pace(r *rule, table string, atBegin bool) {
 	t := r.throttleFor(e.sub, table)
 	t.Begin = atBegin
 	for i := range e.obligations.Throttles {
-		if e.obligations.Throttles[i].Key == t.Key {
+		if known := &e.obligations.Throttles[i]; known.Key == t.Key {
+			known.Begin = known.Begin && atBegin // what is known to be written counts
 			return
 		}
 	}

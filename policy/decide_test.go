@@ -427,6 +427,7 @@ rules:
 		{"read", importer, batch(selectFrom("x")), ""},
 		{"begin", odooWorker(), batch(control(inspect.KindBegin)), "each/user=odoo?"},
 		{"begin of an import", importer, batch(control(inspect.KindStart)), "apps/application=import-1? each/user=odoo? imports/table=account_move? imports/table=sale_order?"},
+		{"begin and write in one text", odooWorker(), batch(control(inspect.KindBegin), insertInto("x")), "each/user=odoo"},
 		{"commit", importer, batch(control(inspect.KindCommit)), ""},
 		{"commit and chain", odooWorker(), batch(chained(inspect.KindCommit)), "each/user=odoo?"},
 		{"setting", importer, batch(set("a", "b")), ""},

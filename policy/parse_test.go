@@ -118,6 +118,15 @@ func TestWhatAPolicyDoesNotSayComesFromItsProfile(t *testing.T) {
 	}
 }
 
+func TestEnforce(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "enforce: true": true, "enforce: True": true, "enforce: false": false, "enforce: FALSE": false} {
+		p := parse(t, "profile: odoo\nrules:\n- name: r\n  match: {}\n  action: refuse\n  "+text)
+		if got := p.Rules()[0].Enforce; got != want {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
+
 func TestTags(t *testing.T) {
 	odoo, postgres := standard(t, ProfileOdoo), standard(t, ProfilePostgres)
 	for _, tt := range []struct {

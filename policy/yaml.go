@@ -203,7 +203,7 @@ func (r *reader) boolean(n *yaml.Node, what string) bool {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
 		r.complain(n, "%s must be true or false, not %s", what, describeNode(n))
 	}
-	return n.Value == "true"
+	return strings.EqualFold(n.Value, "true")
 }
 
 // rate reads a positive number.
