@@ -61,7 +61,6 @@ func TestBarrierHoldsInTheWAL(t *testing.T) {
 			w.waitFor(t, int(done)+20) // writes go on
 			w.stop()
 
-			_ = until
 			t.Logf("barrier at %s, %d written, %d refused, %d sessions waited for, %d cancelled", reports[0].LSN, w.done.Load(), w.refused.Load(), reports[0].Waited, reports[0].Cancelled)
 			assertNoCommits(t, pg, from, reports[0].LSN, w.lifted)
 		})
