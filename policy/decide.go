@@ -58,16 +58,27 @@ func (e *evaluation) decision() Decision {
 }
 
 func (e *evaluation) batch(b *inspect.Batch) {
-	if b.Why != "" {
-		e.unclassified(b)
-	}
 	for i := range b.Statements {
 		s := &b.Statements[i]
 		decided := e.statement(s)
 		if s.Class == inspect.Unknown && !decided {
-			e.unknown(b, s, s.Why)
+			e.unknown(b, s, orElse(s.Why, b.Why))
 		}
 	}
+	if b.Why != "" && !hasUnknown(b) {
+		e.unclassified(b)
+	}
+}
+
+// hasUnknown reports whether one of the statements stands for what could not
+// be classified.
+func hasUnknown(b *inspect.Batch) bool {
+	for i := range b.Statements {
+		if b.Statements[i].Class == inspect.Unknown {
+			return true
+		}
+	}
+	return false
 }
 
 // unclassified is batch for a text of which no statement is known.

@@ -225,6 +225,44 @@ func TestDefaultPolicies(t *testing.T) {
 	}
 }
 
+func TestARuleMayDecideAboutWhatCannotBeClassified(t *testing.T) {
+	s := &Snapshot{Policy: parse(t, `
+profile: odoo
+unknown: refuse
+rules:
+  - {name: large-objects, match: {kinds: [function call]}, action: allow}
+  - {name: admins, match: {users: [admin], classes: [unknown]}, action: allow}
+`)}
+	call := batch(statement(inspect.Unknown, "FUNCTION CALL"))
+	call.Why, call.Words = "a function called by its number", []string{}
+	hidden := batch(statement(inspect.Unknown, inspect.KindExecute), deleteFrom("x", inspect.BoundNone))
+	hidden.Why = "a statement that was not prepared through this session"
+	admin := odooWorker()
+	admin.User = "admin"
+	tests := []struct {
+		name  string
+		sub   *Subject
+		batch *inspect.Batch
+		want  string
+	}{
+		{"by kind", odooWorker(), call, "allow large-objects"},
+		{"not by another kind", odooWorker(), do(), "refuse unknown-text"},
+		{"nor for text of no kind", odooWorker(), inspect.NewUnknown("parser: syntax error", []string{}), "refuse unknown-text"},
+		{"by class", admin, inspect.NewUnknown("parser: syntax error", nil), "allow admins"},
+		{"one of several statements", odooWorker(), hidden, "refuse unknown-text"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := outside(tt.batch)
+			r.Subject = tt.sub
+			d := s.Decide(r)
+			if got := verdictOf(&d); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestNothingPassesBeforeThereIsAPolicy(t *testing.T) {
 	for _, s := range []*Snapshot{nil, {}} {
 		d := s.Decide(outside(batch(selectFrom("x"))))

@@ -241,7 +241,7 @@ type part struct {
 // partsOf returns what the rules are asked about.
 func partsOf(b *inspect.Batch) []part {
 	var out []part
-	if b.Why != "" {
+	if b.Why != "" && !hasUnknown(b) {
 		out = append(out, part{s: &inspect.Statement{Class: inspect.Unknown, Why: b.Why}})
 	}
 	for i := range b.Statements {
