@@ -224,10 +224,11 @@ func (s *Session) execute(m wire.Message) action {
 	if act != forward {
 		return act
 	}
+	s.decision = d
 	if d.Verdict != policy.Allow {
-		return s.refuseExtended(b, &d, 'E', "")
+		return s.refuseExtended(b, &s.decision, 'E', "")
 	}
-	x := &execution{batch: b, d: &d}
+	x := &execution{batch: b, d: &s.decision}
 	if act, goOn := s.prepareExecute(x); !goOn {
 		return act
 	}

@@ -29,13 +29,14 @@ func (s *Session) query(m []byte, size int) action {
 	if act != forward {
 		return act
 	}
-	if act, goOn := s.hold(&d); !goOn {
+	s.decision = d
+	if act, goOn := s.hold(&s.decision); !goOn {
 		return act
 	}
-	if d.Verdict != policy.Allow {
-		return s.refuseQuery(b, &d)
+	if s.decision.Verdict != policy.Allow {
+		return s.refuseQuery(b, &s.decision)
 	}
-	q := &query{batch: b, text: text, d: &d, whole: len(m) == size}
+	q := &query{batch: b, text: text, d: &s.decision, whole: len(m) == size}
 	if act, goOn := s.prepareQuery(q); !goOn {
 		return act
 	}

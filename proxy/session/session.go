@@ -64,12 +64,13 @@ type Session struct {
 	utf8      bool // client_encoding is UTF8: positions count runes
 	behaviour []string
 
-	answers  []string   // first columns of rows that we asked for
-	awaiting int        // replies of ours that the client's message waits for
-	names    uint64     // statements of ours, for their names
-	leftover []string   // statements of ours whose Close was skipped
-	settings *restoring // session settings of ours to put back
-	inject   []byte     // reused while messages of ours are built
+	decision policy.Decision // about the message at hand; here so that it is not allocated
+	answers  []string        // first columns of rows that we asked for
+	awaiting int             // replies of ours that the client's message waits for
+	names    uint64          // statements of ours, for their names
+	leftover []string        // statements of ours whose Close was skipped
+	settings *restoring      // session settings of ours to put back
+	inject   []byte          // reused while messages of ours are built
 
 	statement   *inspect.Statement // the last one
 	fingerprint uint64
