@@ -84,8 +84,9 @@ type Control struct {
 	loadedAt time.Time
 	barriers map[string]Barrier // by containment
 
-	proxyMu sync.Mutex
-	proxy   Proxy
+	proxyMu  sync.Mutex
+	proxy    Proxy
+	draining bool
 }
 
 // Open loads the policy and the desired state and puts both in force. It
@@ -122,6 +123,14 @@ func (c *Control) Attach(p Proxy) {
 	c.proxyMu.Lock()
 	defer c.proxyMu.Unlock()
 	c.proxy = p
+}
+
+// Drain makes Ready say no: the proxy is about to stop accepting. Everything
+// else goes on.
+func (c *Control) Drain() {
+	c.proxyMu.Lock()
+	defer c.proxyMu.Unlock()
+	c.draining = true
 }
 
 func (c *Control) attached() (Proxy, error) {

@@ -120,6 +120,13 @@ func (s *Status) setMode(kind policy.ContainmentKind, mode string) {
 
 // Ready reports why lockkeeper should get no clients; nil when it should.
 func (c *Control) Ready() error {
-	_, err := c.attached()
-	return err
+	if _, err := c.attached(); err != nil {
+		return err
+	}
+	c.proxyMu.Lock()
+	defer c.proxyMu.Unlock()
+	if c.draining {
+		return &Error{Kind: Unavailable, What: "lockkeeper is shutting down"}
+	}
+	return nil
 }

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/spf13/cobra"
+
+	"lockkeeper/admin/api"
+	"lockkeeper/admin/control"
+	"lockkeeper/proxy"
+)
+
+// adminShutdown is how long requests may take after the proxy has ended.
+const adminShutdown = 5 * time.Second
+
+func newServe(g *global) *cobra.Command {
+	var format, level string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve clients",
+		Long: `serve listens for clients and opens one server connection for each.
+
+SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout. SIGHUP reads the policy and
+the certificates again; a policy with mistakes changes nothing. Restrictions that were in force before a restart are in
+force after it.`,
+		Example: "  lockkeeper serve -c /etc/lockkeeper/lockkeeper.yaml\n  lockkeeper serve -c lockkeeper.yaml --log-format text --log-level debug",
+		Args:    cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(g.err, format, level)
+			if err != nil {
+				return err
+			}
+			file, _ := g.configFile()
+			if file == "" {
+				return misused("serve needs a configuration: -c FILE")
+			}
+			cfg, err := loadConfig(file)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, log)
+		}),
+	}
+	cmd.Flags().StringVar(&format, "log-format", "json", "json or text")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, misused("--log-level: %v", err)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	}
+	return nil, misused("--log-format: want json or text, not %q", format)
+}
+
+// serve runs lockkeeper until a signal, or until one of its parts fails.
+func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
+	a, err := newApp(ctx, cfg, log, nil)
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err != nil {
+		return err
+	}
+	if err := a.proxy.Listen(ctx); err != nil {
+		return err
+	}
+	admin, err := api.Listen(ctx, cfg.adminListen(), a.api, log)
+	if err != nil {
+		// The proxy listens already: Shutdown closes that.
+		return errors.Join(err, a.proxy.Shutdown(ctx))
+	}
+	a.control.Attach(a.proxy)
+	a.announce(ctx, admin)
+	err = a.group(ctx, admin).Run()
+	log.LogAttrs(ctx, slog.LevelInfo, "stopped", slog.String("cause", err.Error()))
+	if expectedEnd(err) {
+		return nil
+	}
+	return err
+}
+
+// errStopped is why the parts end after a signal.
+var errStopped = errors.New("asked to stop")
+
+func expectedEnd(err error) bool {
+	return errors.Is(err, errStopped) || errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
+}
+
+func (a *app) announce(ctx context.Context, admin *api.Server) {
+	for _, addr := range a.proxy.Addresses() {
+		a.log.LogAttrs(ctx, slog.LevelInfo, "listening for clients", slog.String("network", addr.Network()), slog.String("address", addr.String()))
+	}
+	a.log.LogAttrs(ctx, slog.LevelInfo, "listening for operators", slog.String("address", admin.Addr().String()))
+	for _, c := range a.control.Containments() {
+		a.log.LogAttrs(ctx, slog.LevelWarn, "restriction in force from before the start", slog.String("containment", c.ID),
+			slog.String("author", c.Author), slog.String("reason", c.Reason), slog.Time("since", c.Since))
+	}
+}
+
+// group is the parts that run, each with what interrupts it. The first to end
+// interrupts the others, in this order: the admin interface outlives the
+// proxy's last transactions.
+func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
+	g := &run.Group{}
+	ctx, cancel := context.WithCancel(ctx)
+	g.Add(func() error { return a.signals(ctx) }, func(error) { cancel() })
+	g.Add(a.proxy.Serve, func(error) { a.stopProxy() })
+	g.Add(func() error { return a.control.Run(ctx) }, func(error) { cancel() })
+	g.Add(admin.Serve, func(error) { a.stopAdmin(admin) })
+	return g
+}
+
+// signals waits for the signal that ends lockkeeper, and reloads on SIGHUP.
+func (a *app) signals(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return errStopped
+		case <-hup:
+			a.reload(ctx)
+		}
+	}
+}
+
+// reload reads policy and certificates again; what fails stays as it was.
+func (a *app) reload(ctx context.Context) {
+	if _, err := a.control.Reload(ctx, control.By{Author: "signal", Reason: "SIGHUP"}); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelError, "policy not reloaded, the old one stays in force", slog.String("cause", err.Error()))
+	}
+	if err := a.proxy.Reload(); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelError, "certificate not reloaded, the old one stays in use", slog.String("cause", err.Error()))
+	}
+}
+
+// stopProxy lets transactions finish, then closes what is left.
+func (a *app) stopProxy() {
+	timeout := a.cfg.Limits.ShutdownTimeout
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "stopping, transactions may finish", slog.Duration("timeout", timeout))
+	a.control.Drain()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := a.proxy.Shutdown(ctx); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelWarn, "transactions did not finish in time", slog.String("cause", err.Error()))
+	}
+}
+
+func (a *app) stopAdmin(admin *api.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), adminShutdown)
+	defer cancel()
+	if err := admin.Shutdown(ctx); err != nil {
+		a.log.LogAttrs(ctx, slog.LevelWarn, "requests did not finish in time", slog.String("cause", err.Error()))
+	}
+}
