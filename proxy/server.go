@@ -391,8 +391,10 @@ func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
 }
 
 func (h host) Charge(limits []policy.Throttle, rows int64, now time.Time) {
-	h.s.pacer.charge(limits, rows, now)
+	h.s.pacer.chargeRows(limits, rows, now)
 }
+
+func (h host) Begun(limits []policy.Throttle, now time.Time) { h.s.pacer.chargeStatement(limits, now) }
 
 // sink is where sessions tell what happened.
 type sink struct{ s *Server }

@@ -46,8 +46,7 @@ func (p *pacer) bucket(key string, perSecond float64) *rate.Limiter {
 	return b
 }
 
-// wait returns how long a statement under these limits has to wait; with 0 it
-// is counted.
+// wait returns how long a statement under these limits has to wait.
 func (p *pacer) wait(limits []policy.Throttle, now time.Time) time.Duration {
 	var longest time.Duration
 	for i := range limits {
@@ -59,15 +58,7 @@ func (p *pacer) wait(limits []policy.Throttle, now time.Time) time.Duration {
 			longest = max(longest, debt(p.bucket(t.Key+"\x00statements", t.StatementsPerSecond), t.StatementsPerSecond, now))
 		}
 	}
-	if longest > 0 {
-		return longest
-	}
-	for i := range limits {
-		if t := &limits[i]; t.StatementsPerSecond > 0 {
-			p.bucket(t.Key+"\x00statements", t.StatementsPerSecond).ReserveN(now, 1)
-		}
-	}
-	return 0
+	return longest
 }
 
 // debt returns how long it takes until a bucket lacks less than what one second
@@ -80,11 +71,20 @@ func debt(b *rate.Limiter, perSecond float64, now time.Time) time.Duration {
 	return time.Duration((lacking + 1) / perSecond * float64(time.Second))
 }
 
-// charge takes rows that were changed.
-func (p *pacer) charge(limits []policy.Throttle, rows int64, now time.Time) {
+// chargeRows takes rows that were changed.
+func (p *pacer) chargeRows(limits []policy.Throttle, rows int64, now time.Time) {
 	for i := range limits {
-		if t := &limits[i]; t.RowsPerSecond > 0 {
+		if t := &limits[i]; t.RowsPerSecond > 0 && !t.Begin {
 			p.bucket(t.Key+"\x00rows", t.RowsPerSecond).ReserveN(now, int(rows))
+		}
+	}
+}
+
+// chargeStatement takes one statement.
+func (p *pacer) chargeStatement(limits []policy.Throttle, now time.Time) {
+	for i := range limits {
+		if t := &limits[i]; t.StatementsPerSecond > 0 && !t.Begin {
+			p.bucket(t.Key+"\x00statements", t.StatementsPerSecond).ReserveN(now, 1)
 		}
 	}
 }

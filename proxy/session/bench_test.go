@@ -18,6 +18,7 @@ type knowing struct {
 func (k *knowing) Lookup([]byte, inspect.Lexing) *inspect.Batch        { return k.batch }
 func (k *knowing) Snapshot() *policy.Snapshot                          { return k.snap }
 func (k *knowing) Throttle([]policy.Throttle, time.Time) time.Duration { return 0 }
+func (k *knowing) Begun([]policy.Throttle, time.Time)                  {}
 func (k *knowing) Charge([]policy.Throttle, int64, time.Time)          {}
 func (k *knowing) Now() time.Time                                      { return time.Unix(1, 0) }
 

@@ -76,6 +76,15 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 	return forward, true
 }
 
+// throttled counts a statement that is sent; its rows are counted when they are
+// known.
+func (s *Session) throttled(r *reply, limits []policy.Throttle) {
+	if len(limits) > 0 {
+		r.throt = limits
+		s.host.Begun(limits, r.began)
+	}
+}
+
 // strictest returns the throttle that lets a statement wait the least.
 func strictest(limits []policy.Throttle) *policy.Throttle {
 	best := &limits[0]

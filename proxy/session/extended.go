@@ -340,7 +340,8 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	if r == nil {
 		return forward
 	}
-	r.batch, r.began, r.throt = x.batch, s.host.Now(), x.d.Obligations.Throttles
+	r.batch, r.began = x.batch, s.host.Now()
+	s.throttled(r, x.d.Obligations.Throttles)
 	if x.d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}

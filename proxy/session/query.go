@@ -76,7 +76,7 @@ func (s *Session) sendQuery(q *query) action {
 	s.observe(q.batch)
 	s.closeLeftovers()
 	r := s.pushQuery(q.batch)
-	r.throt = q.d.Obligations.Throttles
+	s.throttled(r, q.d.Obligations.Throttles)
 	if q.d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}

@@ -18,9 +18,10 @@ type Host interface {
 	Lookup(text []byte, lex inspect.Lexing) *inspect.Batch
 	// Snapshot returns what is in force.
 	Snapshot() *policy.Snapshot
-	// Throttle reports how long a statement has to wait now; with 0 it was
-	// counted.
+	// Throttle reports how long a statement has to wait now.
 	Throttle(limits []policy.Throttle, now time.Time) time.Duration
+	// Begun counts a statement that is sent.
+	Begun(limits []policy.Throttle, now time.Time)
 	// Charge counts rows that a statement has changed.
 	Charge(limits []policy.Throttle, rows int64, now time.Time)
 	// Now is the clock.
