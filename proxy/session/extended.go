@@ -282,6 +282,9 @@ func (s *Session) gateExecute(x *execution) (action, bool) {
 		return s.waitReplies(), false
 	}
 	if len(s.answers) == 1 && s.answers[0] == "" {
+		if beginsBlock(x.batch) { // AND CHAIN
+			x.after, x.afterFlags = []string{setReadOnly}, showError|arms
+		}
 		return forward, true
 	}
 	s.ourStatement(rollbackBlock, 0)

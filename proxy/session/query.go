@@ -294,6 +294,9 @@ func (s *Session) gateQuery(q *query) (action, bool) {
 		return s.waitReplies(), false
 	}
 	if len(s.answers) == 1 && s.answers[0] == "" {
+		if beginsBlock(q.batch) { // AND CHAIN
+			q.after = setReadOnly
+		}
 		return forward, true
 	}
 	d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: s.commitRefusal()}
