@@ -41,7 +41,7 @@ func (w *walker) alterTable(s *pg.AlterTableStmt) {
 	for _, n := range s.Cmds {
 		cmd := n.GetAlterTableCmd()
 		target.Lock = max(target.Lock, w.alterCmd(cmd))
-		target.Rewrite = target.Rewrite || rewrites(cmd)
+		target.Rewrite = target.Rewrite || w.rewrites(cmd)
 	}
 	w.rels.add(target)
 }
@@ -92,16 +92,16 @@ var rewriting = map[pg.AlterTableType]bool{
 	pg.AlterTableType_AT_SetAccessMethod: true,
 }
 
-func rewrites(cmd *pg.AlterTableCmd) bool {
+func (w *walker) rewrites(cmd *pg.AlterTableCmd) bool {
 	if rewriting[cmd.GetSubtype()] {
 		return true
 	}
-	return cmd.GetSubtype() == pg.AlterTableType_AT_AddColumn && fillsColumn(cmd.GetDef().GetColumnDef())
+	return cmd.GetSubtype() == pg.AlterTableType_AT_AddColumn && w.fillsColumn(cmd.GetDef().GetColumnDef())
 }
 
 // fillsColumn reports whether a new column has another value in each row:
 // serial, identity, generated, or a default that is volatile or may be.
-func fillsColumn(c *pg.ColumnDef) bool {
+func (w *walker) fillsColumn(c *pg.ColumnDef) bool {
 	if isSerial(c.GetTypeName()) {
 		return true
 	}
@@ -110,7 +110,7 @@ func fillsColumn(c *pg.ColumnDef) bool {
 		switch {
 		case k.GetContype() == pg.ConstrType_CONSTR_IDENTITY, k.GetContype() == pg.ConstrType_CONSTR_GENERATED:
 			return true
-		case k.GetContype() == pg.ConstrType_CONSTR_DEFAULT && mayBeVolatile(k.RawExpr):
+		case k.GetContype() == pg.ConstrType_CONSTR_DEFAULT && w.search.mayBeVolatile(k.RawExpr):
 			return true
 		}
 	}

@@ -155,7 +155,6 @@ type rows struct {
 	sources []source // the other FROM items
 	linked  bool     // a source is the target once more, row by row
 	values  folder
-	depth   int // of conditions within conditions
 }
 
 // source is one FROM item beside the target.
@@ -167,7 +166,7 @@ type source struct {
 }
 
 func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
-	e := &rows{w: w, target: target, alias: aliasOf(target)}
+	e := &rows{w: w, target: target, alias: aliasOf(target), values: folder{search: &w.search}}
 	for _, n := range from {
 		e.addSource(n)
 	}
@@ -272,16 +271,18 @@ func keepsApart(t *pg.TypeName) bool {
 
 // once reports whether n has one value for the whole statement: nothing of a
 // row in it, and no function that is evaluated for each.
-func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !mayBeVolatile(n) }
+func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !e.w.search.mayBeVolatile(n) }
 
 // independent is once where columns of other sources count as fixed, too.
-func (e *rows) independent(n *pg.Node) bool { return !e.dependsOnRow(n, e.linked) && !mayBeVolatile(n) }
+func (e *rows) independent(n *pg.Node) bool {
+	return !e.dependsOnRow(n, e.linked) && !e.w.search.mayBeVolatile(n)
+}
 
 // dependsOnRow reports whether n may hold a column of the target's; with
 // others also one of any other source's. A name without qualifier inside a
 // subselect may be either's, and is taken for the target's.
 func (e *rows) dependsOnRow(n *pg.Node, others bool) bool {
-	return anyNode(n, func(n *pg.Node) bool {
+	return e.w.search.node(n, func(n *pg.Node) bool {
 		if n.GetColumnRef() == nil {
 			return false
 		}

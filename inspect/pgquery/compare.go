@@ -62,7 +62,7 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 	if isMatch(op) {
 		return k.foldMatch(op, b)
 	}
-	if a.GetRowExpr() == nil && equal(a, b) && !mayBeVolatile(a) && !k.hasNull(a) {
+	if a.GetRowExpr() == nil && equal(a, b) && !k.search.mayBeVolatile(a) && !k.hasNull(a) {
 		if v, ok := compareSame(op); ok {
 			return v
 		}
@@ -109,7 +109,7 @@ func (k *folder) simpler(n *pg.Node) *pg.Node {
 		return c.Arg
 	}
 	if s := n.GetSubLink(); s.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK {
-		return scalar(s.Subselect.GetSelectStmt())
+		return k.scalar(s.Subselect.GetSelectStmt())
 	}
 	x := n.GetAExpr()
 	if x.GetKind() != pg.A_Expr_Kind_AEXPR_OP || x.Rexpr == nil {
@@ -264,7 +264,7 @@ func mirror(op string) string {
 func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	a, b := k.simplify(x.Lexpr), k.simplify(x.Rexpr)
 	distinct := x.Kind == pg.A_Expr_Kind_AEXPR_DISTINCT
-	if equal(a, b) && !mayBeVolatile(a) {
+	if equal(a, b) && !k.search.mayBeVolatile(a) {
 		return boolValue(!distinct)
 	}
 	l, r := k.fold(a), k.fold(b)

@@ -15,11 +15,11 @@ const maxPairs = 16
 // eval says for which of the target's rows a condition holds, or with not,
 // for which its negation does.
 func (e *rows) eval(n *pg.Node, not bool) outcome {
-	if e.depth >= maxConditions {
+	if e.w.conditions >= maxConditions || e.w.search.exhausted() {
 		return outcome{}
 	}
-	e.depth++
-	defer func() { e.depth-- }()
+	e.w.conditions++
+	defer func() { e.w.conditions-- }()
 	if v := e.values.fold(n); v.known() {
 		return truth(v.isTrue() && !not || v.isFalse() && not)
 	}
@@ -67,7 +67,7 @@ func (e *rows) evalBool(b *pg.BoolExpr, not bool) outcome {
 		}
 		return o
 	}
-	if coversAll(b.Args) {
+	if e.values.coversAll(b.Args) {
 		return outcome{cond: condTrue}
 	}
 	o := outcome{cond: condFalse}
@@ -79,13 +79,13 @@ func (e *rows) evalBool(b *pg.BoolExpr, not bool) outcome {
 
 // coversAll reports whether two of the conditions exclude each other and
 // leave nothing out, as in a OR NOT a.
-func coversAll(args []*pg.Node) bool {
+func (k *folder) coversAll(args []*pg.Node) bool {
 	if len(args) > maxPairs {
 		return false
 	}
 	for i, a := range args {
 		for _, b := range args[i+1:] {
-			if opposite(a, b) || opposite(b, a) {
+			if k.opposite(a, b) || k.opposite(b, a) {
 				return true
 			}
 		}
@@ -96,8 +96,8 @@ func coversAll(args []*pg.Node) bool {
 // negators are the operators that are each other's negation.
 var negators = map[string]string{"=": "<>", "<": ">=", ">": "<=", "~~": "!~~", "~~*": "!~~*", "~": "!~", "~*": "!~*"}
 
-func opposite(a, b *pg.Node) bool {
-	if mayBeVolatile(a) {
+func (k *folder) opposite(a, b *pg.Node) bool {
+	if k.search.mayBeVolatile(a) {
 		return false
 	}
 	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
@@ -136,10 +136,12 @@ func (e *rows) evalCase(c *pg.CaseExpr, not bool) outcome {
 		when := n.GetCaseWhen()
 		here := e.eval(when.GetExpr(), false)
 		o = either(o, both(rest, both(here, e.eval(when.GetResult(), not))))
-		if here.cond == condTrue && e.values.fold(when.GetExpr()).known() {
+		switch v := e.values.fold(when.GetExpr()); {
+		case v.isTrue():
 			return o
+		case !v.known():
+			rest = both(rest, outcome{})
 		}
-		rest = both(rest, e.eval(when.GetExpr(), true))
 	}
 	if c.Defresult != nil {
 		o = either(o, both(rest, e.eval(c.Defresult, not)))
@@ -220,7 +222,7 @@ func isFixed(e *rows, n *pg.Node) bool {
 	for _, item := range s.FromClause {
 		shadowed = shadowed || fromAlias(item) == e.alias
 	}
-	return shadowed || !anyNode(n, func(n *pg.Node) bool {
+	return shadowed || !e.w.search.node(n, func(n *pg.Node) bool {
 		qualifier, _ := columnOf(n)
 		return qualifier != "" && (qualifier == e.alias || e.source(qualifier) != nil)
 	})
@@ -283,7 +285,7 @@ func (e *rows) evalSubLink(s *pg.SubLink) outcome {
 			return e.inSubselect(s.Testexpr, sel)
 		}
 	case pg.SubLinkType_EXPR_SUBLINK:
-		if v := scalar(sel); v != nil {
+		if v := e.values.scalar(sel); v != nil {
 			return e.eval(v, false)
 		}
 	default:
@@ -299,7 +301,7 @@ func opNamed(list []*pg.Node, name string) bool {
 // inSubselect is key IN (SELECT …); of a row only the key's column counts,
 // with nothing said about the others.
 func (e *rows) inSubselect(test *pg.Node, s *pg.SelectStmt) outcome {
-	if v := scalar(s); v != nil {
+	if v := e.values.scalar(s); v != nil {
 		return e.eval(equals(test, v), false)
 	}
 	if !e.isKey(test) {
@@ -311,9 +313,9 @@ func (e *rows) inSubselect(test *pg.Node, s *pg.SelectStmt) outcome {
 // scalar returns the one expression of SELECT expression, which has nothing
 // but this; nil for all other queries, and where a function may return more
 // than one row.
-func scalar(s *pg.SelectStmt) *pg.Node {
+func (k *folder) scalar(s *pg.SelectStmt) *pg.Node {
 	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || s.WhereClause != nil || s.HavingClause != nil ||
-		len(s.ValuesLists) > 0 || len(s.TargetList) != 1 || limits(s) || returnsSets(s.TargetList) {
+		len(s.ValuesLists) > 0 || len(s.TargetList) != 1 || limits(s) || k.search.returnsSets(s.TargetList) {
 		return nil
 	}
 	return s.TargetList[0].GetResTarget().GetVal()

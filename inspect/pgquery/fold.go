@@ -80,7 +80,10 @@ func (v value) number() float64 {
 
 // folder folds expressions. It remembers what it found, so that each node of
 // a tree is looked at once.
-type folder struct{ memo map[*pg.Node]value }
+type folder struct {
+	memo   map[*pg.Node]value
+	search *search
+}
 
 // fold returns what is known of an expression's value.
 func (k *folder) fold(n *pg.Node) value {
@@ -94,6 +97,9 @@ func (k *folder) fold(n *pg.Node) value {
 	}
 	if v, ok := k.memo[n]; ok {
 		return v
+	}
+	if k.search.exhausted() {
+		return unknownValue
 	}
 	v := k.foldNode(n)
 	if k.memo == nil {
@@ -322,7 +328,7 @@ func same(values []value) value {
 func (k *folder) foldSubLink(s *pg.SubLink) value {
 	switch s.SubLinkType {
 	case pg.SubLinkType_EXPR_SUBLINK:
-		if v := scalar(s.Subselect.GetSelectStmt()); v != nil {
+		if v := k.scalar(s.Subselect.GetSelectStmt()); v != nil {
 			return k.fold(v)
 		}
 	case pg.SubLinkType_EXISTS_SUBLINK, pg.SubLinkType_ARRAY_SUBLINK:

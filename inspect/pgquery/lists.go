@@ -50,7 +50,7 @@ func (w *walker) unnestLength(n *pg.Node) (length int, ok bool) {
 }
 
 // noRows is where no column is the target's.
-func (w *walker) noRows() *rows { return &rows{w: w, target: &pg.RangeVar{}} }
+func (w *walker) noRows() *rows { return w.newRows(&pg.RangeVar{}, nil) }
 
 // listLength is itemLength for a query.
 func (w *walker) listLength(s *pg.SelectStmt, depth int) (length int, ok bool) {
@@ -67,7 +67,7 @@ func (w *walker) listLength(s *pg.SelectStmt, depth int) (length int, ok bool) {
 		return len(s.ValuesLists), true
 	case len(s.FromClause) == 0:
 		return w.rowLength(s.TargetList)
-	case len(s.FromClause) == 1 && !returnsSets(s.TargetList):
+	case len(s.FromClause) == 1 && !w.search.returnsSets(s.TargetList):
 		return w.itemLength(s.FromClause[0], depth+1)
 	default:
 		return 0, false
@@ -81,13 +81,13 @@ func (w *walker) rowLength(targets []*pg.Node) (length int, ok bool) {
 			return n, true
 		}
 	}
-	return 1, !returnsSets(targets)
+	return 1, !w.search.returnsSets(targets)
 }
 
 // returnsSets reports whether a target list may return more than one row for
 // each: any function may, without a catalog to ask.
-func returnsSets(targets []*pg.Node) bool {
-	return anyOf(targets, func(n *pg.Node) bool { return n.GetFuncCall() != nil })
+func (s *search) returnsSets(targets []*pg.Node) bool {
+	return s.list(targets, func(n *pg.Node) bool { return n.GetFuncCall() != nil })
 }
 
 // isSameTable reports whether a FROM item's name is the target's table.
@@ -116,7 +116,7 @@ func (e *rows) isWholeItem(n *pg.Node, depth int) bool {
 
 // samplesAll reports whether TABLESAMPLE takes everything: 100 percent.
 func samplesAll(s *pg.RangeTableSample) bool {
-	return len(s.Args) == 1 && (&folder{}).fold(s.Args[0]).number() >= 100
+	return len(s.Args) == 1 && (&folder{search: &search{}}).fold(s.Args[0]).number() >= 100
 }
 
 // isWhole reports whether a query returns the key of every row of the
@@ -197,7 +197,7 @@ func (e *rows) ownValues(s *pg.SelectStmt) bool {
 	case s.Larg != nil:
 		return e.ownValues(s.Larg) && e.ownValues(s.Rarg)
 	case len(s.FromClause) == 0:
-		return !anyOf(append(s.ValuesLists, s.TargetList...), isColumn)
+		return !e.w.search.list(append(s.ValuesLists, s.TargetList...), isColumn)
 	}
 	columns := e.w.columnsOf(s.FromClause[0])
 	foreign := func(n *pg.Node) bool {
@@ -207,7 +207,7 @@ func (e *rows) ownValues(s *pg.SelectStmt) bool {
 		qualifier, name := columnOf(n)
 		return qualifier != "" && qualifier != fromAlias(s.FromClause[0]) || !slices.Contains(columns, name)
 	}
-	if anyOf(s.TargetList, foreign) {
+	if e.w.search.list(s.TargetList, foreign) {
 		return false
 	}
 	inner := e.w.queryOf(s.FromClause[0])

@@ -32,10 +32,11 @@ func Parse(text string) (b *inspect.Batch) {
 			b = unknown(reasonOf(r), text)
 		}
 	}()
-	if tooDeep(text) {
+	utf := asUTF8(text)
+	if tooDeep(utf) {
 		return unknown(whyNesting, text)
 	}
-	tree, err := pg.Parse(text)
+	tree, err := pg.Parse(utf)
 	if err != nil {
 		return unknown(whyOf(err), text)
 	}
@@ -48,7 +49,10 @@ func Parse(text string) (b *inspect.Batch) {
 	if b.Class == inspect.Unknown {
 		b.Words = inspect.WordsOf([]byte(text))
 	}
-	if sum, err := pg.FingerprintToUInt64(text); err == nil {
+	if len(utf) != len(text) {
+		restorePositions(b.Statements, text)
+	}
+	if sum, err := pg.FingerprintToUInt64(utf); err == nil {
 		b.Fingerprint = sum
 	}
 	return b

@@ -5,46 +5,61 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// any reports whether the tree under n, n included, holds a node for which
+// maxVisits bounds how many nodes are looked at to find out how a statement's
+// rows are bounded. A condition that takes more is a predicate.
+const maxVisits = 4 << 20
+
+// search walks trees in search of something, for one statement. When it has
+// looked at too many nodes it finds everything: callers take "found" for the
+// answer that promises less.
+type search struct{ visits int }
+
+// exhausted counts a visit and reports whether there were too many.
+func (s *search) exhausted() bool {
+	s.visits++
+	return s.visits > maxVisits
+}
+
+// node reports whether the tree under n, n included, holds a node for which
 // yes holds.
-func anyNode(n *pg.Node, yes func(*pg.Node) bool) bool {
+func (s *search) node(n *pg.Node, yes func(*pg.Node) bool) bool {
 	if n == nil {
 		return false
 	}
-	if yes(n) {
+	if s.exhausted() || yes(n) {
 		return true
 	}
 	switch v := n.Node.(type) {
 	case nil, *pg.Node_ColumnRef, *pg.Node_AConst, *pg.Node_ParamRef:
 		return false
 	case *pg.Node_AExpr:
-		return anyNode(v.AExpr.Lexpr, yes) || anyNode(v.AExpr.Rexpr, yes)
+		return s.node(v.AExpr.Lexpr, yes) || s.node(v.AExpr.Rexpr, yes)
 	case *pg.Node_BoolExpr:
-		return anyOf(v.BoolExpr.Args, yes)
+		return s.list(v.BoolExpr.Args, yes)
 	case *pg.Node_List:
-		return anyOf(v.List.Items, yes)
+		return s.list(v.List.Items, yes)
 	case *pg.Node_TypeCast:
-		return anyNode(v.TypeCast.Arg, yes)
+		return s.node(v.TypeCast.Arg, yes)
 	default:
-		return anyIn(n.ProtoReflect(), yes)
+		return s.message(n.ProtoReflect(), yes)
 	}
 }
 
-func anyOf(list []*pg.Node, yes func(*pg.Node) bool) bool {
+func (s *search) list(list []*pg.Node, yes func(*pg.Node) bool) bool {
 	for _, n := range list {
-		if anyNode(n, yes) {
+		if s.node(n, yes) {
 			return true
 		}
 	}
 	return false
 }
 
-func anyIn(m protoreflect.Message, yes func(*pg.Node) bool) (found bool) {
+func (s *search) message(m protoreflect.Message, yes func(*pg.Node) bool) (found bool) {
 	inner := func(m protoreflect.Message) bool {
 		if n, ok := m.Interface().(*pg.Node); ok {
-			return anyNode(n, yes)
+			return s.node(n, yes)
 		}
-		return anyIn(m, yes)
+		return s.message(m, yes)
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
@@ -63,8 +78,8 @@ func anyIn(m protoreflect.Message, yes func(*pg.Node) bool) (found bool) {
 
 // mayBeVolatile reports whether the expression may give another value each
 // time it is evaluated, as far as its functions say.
-func mayBeVolatile(n *pg.Node) bool {
-	return anyNode(n, func(n *pg.Node) bool {
+func (s *search) mayBeVolatile(n *pg.Node) bool {
+	return s.node(n, func(n *pg.Node) bool {
 		f := n.GetFuncCall()
 		if f == nil {
 			return false

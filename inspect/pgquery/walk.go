@@ -17,6 +17,9 @@ type walker struct {
 	rels   relations
 	scopes []scope // the WITH clauses around the node, innermost last
 	depth  int
+
+	search     search
+	conditions int // within which conditions the one being evaluated is
 }
 
 // scope is what one WITH clause defines.
