@@ -146,7 +146,11 @@ func (r *report) warnExposure(cfg *config) {
 			r.warn("server.%s: no control login: locks, terminating lost server processes and read-only's WAL position are not available", key)
 		}
 		if insecure(&t) {
-			r.warn("server.%s: sslmode %s to %s does not keep others on the network from reading along; use require or verify-full", key, t.SSLMode, t.Host)
+			mode := t.SSLMode
+			if mode == "" {
+				mode = "prefer"
+			}
+			r.warn("server.%s: sslmode %s to %s does not keep others on the network from reading along; use require or verify-full", key, mode, t.Host)
 		}
 	}
 	info, err := os.Stat(cfg.file)

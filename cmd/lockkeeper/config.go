@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -76,8 +77,8 @@ func loadConfig(file string) (*config, error) {
 	return c, nil
 }
 
-// inType is what the YAML library adds to an unknown key.
-var inType = regexp.MustCompile(` (not found )?in type [A-Za-z.]*`)
+// unknownKey is how the YAML library speaks of one.
+var unknownKey = regexp.MustCompile(`^field (.*) not found in type `)
 
 // inFile turns the YAML library's errors into lines of "file:line: mistake".
 func inFile(file string, err error) error {
@@ -90,10 +91,9 @@ func inFile(file string, err error) error {
 	}
 	var errs []error
 	for _, e := range many.Errors {
-		text := strings.TrimPrefix(e.Error(), "yaml: ")
-		text = regexp.MustCompile(`^line \d+: `).ReplaceAllString(text, "")
-		if strings.HasPrefix(text, "field ") {
-			text = "unknown key " + strings.TrimPrefix(inType.ReplaceAllString(text, ""), "field ")
+		text := e.Message
+		if m := unknownKey.FindStringSubmatch(text); m != nil {
+			text = "unknown key " + strconv.Quote(m[1])
 		}
 		errs = append(errs, fmt.Errorf("%s:%d: %s", file, max(e.Mark.Line, 1), text))
 	}

@@ -82,6 +82,7 @@ func writeCommands(parent *cobra.Command, w io.Writer) {
 		if c.Name() == "help" || c.Hidden {
 			continue
 		}
+		c.InheritedFlags() // UseLine does not know of them before
 		fmt.Fprintf(w, "\n## %s\n\n%s.\n", c.CommandPath(), c.Short)
 		if c.Name() == "completion" {
 			fmt.Fprintf(w, "\n```\nlockkeeper completion bash|fish|powershell|zsh\n```\n")
@@ -242,15 +243,15 @@ func bounds() []bound {
 	c := defaults()
 	l, j := &c.Limits, &c.Journal
 	return []bound{
-		{"`limits.sessions`", strconv.Itoa(l.Sessions), "new clients are refused with 53300", "`lockkeeper_sessions`"},
-		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_statements_total`"},
-		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", ""},
-		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", ""},
-		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_parse_cache_bytes`"},
-		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", ""},
-		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", ""},
-		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", ""},
-		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", ""},
+		{"`limits.sessions`", strconv.Itoa(l.Sessions), "new clients are refused with 53300", "`lockkeeper_session_limit_refusals_total`"},
+		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},
+		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", "`lockkeeper_collected_bytes`"},
+		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},
+		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_inspect_cache_bytes`"},
+		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
+		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
+		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
+		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",

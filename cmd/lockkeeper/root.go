@@ -39,7 +39,14 @@ They exit with 0 when all is fine, 1 when the answer is no, and 2 when they were
 		Example: `  lockkeeper serve -c lockkeeper.yaml
   lockkeeper explain "delete from account_move"
   lockkeeper mode read-only --reason "incident 42" --in-flight refuse-commit`,
-		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return misused("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(io.in)
 	root.SetOut(io.out)
