@@ -29,6 +29,8 @@ type rawClient struct {
 	cut  func(b []byte) int
 	pid  uint32
 	key  []byte
+
+	status byte // of the last ReadyForQuery
 }
 
 // dialRaw connects to an address without sending anything.
@@ -107,6 +109,9 @@ func (c *rawClient) read() wire.Message {
 	m := append(make(wire.Message, 0, size), header[:]...)[:size]
 	if _, err := io.ReadFull(c.conn, m[wire.HeaderLen:]); err != nil {
 		return nil
+	}
+	if m.Type() == 'Z' {
+		c.status = m.Body()[0]
 	}
 	if m.Type() == 'K' {
 		c.pid, c.key = binary.BigEndian.Uint32(m.Body()), m.Body()[4:]

@@ -1,0 +1,206 @@
+package proxy_test
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"lockkeeper/internal/journal"
+	"lockkeeper/internal/pgtest"
+	"lockkeeper/proxy/wire"
+)
+
+// streamsVariable is the environment variable that names a folder with full
+// streams (install.jsonl.gz …) for the replay to use instead of the checked-in
+// ones, which have at most 20 instances of each shape of statement.
+const streamsVariable = "LOCKKEEPER_ODOO_STREAMS"
+
+// recorded is one statement of a stream.
+type recorded struct {
+	DB      string `json:"db"`
+	App     string `json:"app"`
+	Session string `json:"session"`
+	SQL     string `json:"sql"`
+}
+
+// An installation of Odoo, statement by statement, is answered through
+// lockkeeper under the default policy as it is answered without: the same
+// messages, command tags, rows and SQLSTATEs, and nothing is refused. Rows that
+// differ between two direct runs (clocks, OIDs, random numbers) are not compared.
+func TestOdooStreamIsAnsweredAsDirectly(t *testing.T) {
+	g := newGuard(t)
+	stream := openStream(t, "install")
+	lanes := []*lane{
+		newLane(t, g, g.pg.Addr()),
+		newLane(t, g, g.pg.Addr()),
+		newLane(t, g, g.addr),
+	}
+	var n, failed, volatile int
+	for {
+		var r recorded
+		if err := stream.Decode(&r); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		var replies [3][]wire.Message
+		for _, l := range lanes {
+			l.send(&r)
+		}
+		for i, l := range lanes {
+			replies[i] = l.receive(&r)
+		}
+		a, b, c := digest(replies[0]), digest(replies[1]), digest(replies[2])
+		if a.outline != c.outline {
+			t.Fatalf("statement %d, %s\ndirect  %s\nthrough %s", n, shorten(r.SQL), a.outline, c.outline)
+		}
+		switch {
+		case a.rows != b.rows:
+			volatile++
+		case a.rows != c.rows:
+			t.Fatalf("statement %d, %s: rows differ", n, shorten(r.SQL))
+		}
+		if strings.Contains(a.outline, "E ") {
+			failed++
+		}
+		for _, l := range lanes {
+			l.goOn(&r)
+		}
+	}
+	if refused := g.journal(journal.RefusalEntry); len(refused) > 0 {
+		t.Errorf("%d statements refused, the first by %s: %+v", len(refused), refused[0].Rule, refused[0])
+	}
+	t.Logf("%d statements: %d failed directly and through the guard alike, %d with rows that no two runs have in common", n, failed, volatile)
+	if n < 10_000 || failed > n/2 {
+		t.Errorf("%d statements replayed, %d failed", n, failed)
+	}
+}
+
+// openStream opens a recorded stream.
+func openStream(t *testing.T, name string) *json.Decoder {
+	t.Helper()
+	dir := filepath.Join("..", "internal", "testdata", "odoo")
+	if full := os.Getenv(streamsVariable); full != "" {
+		dir = full
+	} else {
+		t.Logf("$%s is not set: the checked-in part of the stream is replayed", streamsVariable)
+	}
+	f, err := os.Open(filepath.Join(dir, name+".jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	z, err := gzip.NewReader(bufio.NewReader(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return json.NewDecoder(z)
+}
+
+// lane is one replay: its connections and the database it makes.
+type lane struct {
+	t        *testing.T
+	addr     string
+	demo     string // stands for the database that the stream makes
+	sessions map[string]*rawClient
+}
+
+func newLane(t *testing.T, g *guard, addr string) *lane {
+	t.Helper()
+	l := &lane{t: t, addr: addr, demo: g.pg.NewDatabase(t) + "_demo", sessions: map[string]*rawClient{}}
+	t.Cleanup(func() {
+		for _, name := range slices.Sorted(maps.Keys(l.sessions)) {
+			_ = l.sessions[name].conn.Close()
+		}
+		if err := g.pg.Exec(context.Background(), pgtest.Superuser, "DROP DATABASE IF EXISTS "+l.demo+" WITH (FORCE)"); err != nil {
+			t.Errorf("drop %s: %v", l.demo, err)
+		}
+	})
+	return l
+}
+
+func (l *lane) session(r *recorded) *rawClient {
+	if c := l.sessions[r.Session]; c != nil {
+		return c
+	}
+	database := pgtest.Superuser
+	if r.DB != "postgres" {
+		database = l.demo
+	}
+	c := loginRaw(l.t, l.addr, database, "application_name", r.App, "options", "-c statement_timeout=20s")
+	l.sessions[r.Session] = c
+	return c
+}
+
+func (l *lane) send(r *recorded) {
+	text := r.SQL
+	if strings.HasPrefix(text, "CREATE DATABASE") {
+		text = strings.ReplaceAll(text, `"demo"`, l.demo)
+	}
+	c := l.session(r)
+	c.query(text)
+	c.flush()
+}
+
+// receive reads one exchange. COPY data was not recorded: there is none.
+func (l *lane) receive(r *recorded) []wire.Message {
+	c := l.session(r)
+	var out []wire.Message
+	for {
+		m := c.read()
+		out = append(out, m)
+		switch {
+		case m == nil:
+			l.t.Fatalf("connection lost at %s", shorten(r.SQL))
+		case m.Type() == 'G':
+			c.send('c')
+			c.flush()
+		case m.Type() == 'Z':
+			return out
+		}
+	}
+}
+
+// goOn ends a transaction that has failed: the checked-in stream leaves out
+// what repeats, ROLLBACK too.
+func (l *lane) goOn(r *recorded) {
+	c := l.session(r)
+	if c.status == 'E' {
+		c.exec("ROLLBACK")
+	}
+}
+
+// summary is an exchange without what differs between two databases.
+type summary struct{ outline, rows string }
+
+func digest(ms []wire.Message) summary {
+	var outline, rows strings.Builder
+	for _, m := range ms {
+		switch m.Type() {
+		case 'D':
+			outline.WriteString("D;")
+			rows.WriteString(values(m.Body()) + ";")
+		case 'E', 'N':
+			outline.WriteString(string(m.Type()) + " " + string(wire.Field(m.Body(), 'C')) + ";")
+		default:
+			outline.WriteString(show(m) + ";")
+		}
+	}
+	return summary{outline.String(), rows.String()}
+}
+
+func shorten(sql string) string {
+	if len(sql) > 200 {
+		return sql[:200] + "…"
+	}
+	return sql
+}
