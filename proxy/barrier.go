@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,9 +199,33 @@ func (b *barrier) lost(ctx context.Context, control *pgconn.PgConn, t *Target, r
 	}
 }
 
-// PruneLost forgets lost processes that are gone; it is called from time to
-// time while there are any.
-func (s *Server) PruneLost(ctx context.Context) error {
+// pruneEvery is how often lost processes are looked up while there are any.
+const pruneEvery = time.Minute
+
+// pruneLoop forgets lost processes that are gone, until stop is closed.
+func (s *Server) pruneLoop(stop <-chan struct{}, done chan<- struct{}) {
+	defer close(done)
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		if s.processes.lostCount() == 0 {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, pruneEvery)
+		if err := s.pruneLost(ctx); err != nil {
+			s.deps.Logger.LogAttrs(ctx, slog.LevelWarn, "server processes without a client were not looked up", slog.String("cause", err.Error()))
+		}
+		cancel()
+	}
+}
+
+// pruneLost forgets lost processes that are gone.
+func (s *Server) pruneLost(ctx context.Context) error {
 	var all []error
 	for _, t := range s.distinctTargets() {
 		b := &barrier{s: s}

@@ -18,6 +18,7 @@ type metrics struct {
 	rules        *prometheus.CounterVec
 	rows         *prometheus.CounterVec
 	holds        *prometheus.HistogramVec
+	stages       *prometheus.HistogramVec
 	serverDenied prometheus.Counter
 
 	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels prometheus.Counter
@@ -48,7 +49,11 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 			Buckets: []float64{.01, .1, .5, 1, 5, 15, 60, 300},
 		}, []string{"cause"}),
 	}
-	reg.MustRegister(m.holds)
+	m.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "lockkeeper_stage_seconds", Help: "How long the slow stages of statements and logins took: connect (to the server), inspect (of a text that was not known), record (until the journal's queue took it).",
+		Buckets: prometheus.ExponentialBuckets(10e-6, 4, 11),
+	}, []string{"stage"})
+	reg.MustRegister(m.holds, m.stages)
 	messages := vec("lockkeeper_messages_total", "Protocol messages relayed, by the side that sent them.", "direction")
 	m.messages = [2]prometheus.Counter{messages.WithLabelValues("client"), messages.WithLabelValues("server")}
 	statements := vec("lockkeeper_statements_total", "Statements decided, by class and verdict.", "class", "verdict")

@@ -168,6 +168,9 @@ func (s *Server) Serve() error {
 	s.mu.Lock()
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
+	stop, pruned := make(chan struct{}), make(chan struct{})
+	go s.pruneLoop(stop, pruned)
+	defer func() { close(stop); <-pruned }()
 	ends := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go s.acceptLoop(l, ends)
@@ -400,6 +403,10 @@ func (h host) Begun(limits []policy.Throttle, now time.Time) { h.s.pacer.chargeS
 type sink struct{ s *Server }
 
 func (k sink) Count(c *session.Counts) { k.s.metrics.count(c, k.s.deps.Decider.Current()) }
+func (k sink) Stage(stage string, took time.Duration) {
+	k.s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
+}
+
 func (k sink) Record(entries []journal.Entry) {
 	for i := range entries {
 		k.s.deps.Journal.Submit(entries[i])

@@ -227,7 +227,9 @@ func (s *Server) target(database string) (string, *Target, error) {
 func (s *Server) dial(t *Target, startup []byte) (*connected, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.ConnectTimeout)
 	defer cancel()
+	begun := s.deps.Now()
 	server, err := t.connect(ctx, startup)
+	s.metrics.stages.WithLabelValues("connect").Observe(s.deps.Now().Sub(begun).Seconds())
 	if err != nil {
 		s.metrics.connectFailures.Inc()
 		return nil, &fatal{

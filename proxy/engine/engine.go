@@ -20,6 +20,8 @@ import (
 type Sink interface {
 	// Count adds what happened; it must not keep c.
 	Count(c *session.Counts)
+	// Stage tells how long a slow stage of a statement took.
+	Stage(stage string, took time.Duration)
 	// Record journals entries. It may block for a bounded time.
 	Record(entries []journal.Entry)
 }
@@ -355,7 +357,9 @@ func (p *Pair) drive(ctx context.Context) {
 		if text == nil {
 			return
 		}
+		begun := p.cfg.Now()
 		b := p.cfg.Inspect(ctx, text, lex)
+		p.cfg.Sink.Stage("inspect", p.cfg.Now().Sub(begun))
 		p.mu.Lock()
 		p.asking = false
 		p.s.Inspected(b)
@@ -406,7 +410,9 @@ func (p *Pair) tell() {
 	p.s.Entries = nil
 	p.mu.Unlock()
 	if len(entries) > 0 {
+		begun := p.cfg.Now()
 		p.cfg.Sink.Record(entries)
+		p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
 	}
 }
 
