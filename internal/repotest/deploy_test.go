@@ -1,10 +1,7 @@
 package repotest
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -111,35 +108,6 @@ func TestCIRunsMakeCheck(t *testing.T) {
 	info, err := os.Stat(inRoot(".ci/run"))
 	if err != nil || info.Mode()&0o111 == 0 {
 		t.Errorf(".ci/run cannot be executed: %v", err)
-	}
-}
-
-// TestConfigurationsLoad gives lockkeeper.yaml and every block marked "yaml
-// config" to `lockkeeper check`.
-func TestConfigurationsLoad(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "lockkeeper")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/lockkeeper")
-	build.Dir = inRoot(".")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	configs := map[string]string{"deploy/lockkeeper.yaml": read(t, "deploy/lockkeeper.yaml")}
-	for _, f := range fences(t) {
-		if slices.Equal(f.info, []string{"yaml", "config"}) {
-			configs[fmt.Sprintf("%s:%d", f.file, f.line)] = f.text
-		}
-	}
-	if len(configs) < 2 {
-		t.Error("no document shows a configuration")
-	}
-	for name, text := range configs {
-		file := filepath.Join(t.TempDir(), "lockkeeper.yaml")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.CommandContext(t.Context(), program, "check", "-c", file).CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out)
-		}
 	}
 }
 

@@ -1,0 +1,107 @@
+package repotest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// program builds bin/lockkeeper for one test.
+func program(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "lockkeeper")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/lockkeeper")
+	build.Dir = inRoot(".")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// TestTheProgramAgrees gives the program what the documents say to it.
+func TestTheProgramAgrees(t *testing.T) {
+	path := program(t)
+	t.Run("configurations load", func(t *testing.T) { configurationsLoad(t, path) })
+	t.Run("commands exist", func(t *testing.T) { commandsExist(t, path) })
+}
+
+// configurationsLoad gives lockkeeper.yaml and every block marked "yaml config"
+// to `lockkeeper check`.
+func configurationsLoad(t *testing.T, program string) {
+	t.Helper()
+	configs := map[string]string{"deploy/lockkeeper.yaml": read(t, "deploy/lockkeeper.yaml")}
+	for _, f := range fences(t) {
+		if slices.Equal(f.info, []string{"yaml", "config"}) {
+			configs[fmt.Sprintf("%s:%d", f.file, f.line)] = f.text
+		}
+	}
+	if len(configs) < 2 {
+		t.Error("no document shows a configuration")
+	}
+	for name, text := range configs {
+		file := filepath.Join(t.TempDir(), "lockkeeper.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), program, "check", "--offline", "-c", file).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// commandsExist asks for the help of every command line that a document shows:
+// its command must exist, and its flags.
+func commandsExist(t *testing.T, program string) {
+	t.Helper()
+	found := 0
+	for _, f := range fences(t) {
+		if len(f.info) > 0 || covers("docs/reference/...", f.file) {
+			continue
+		}
+		for i, line := range strings.Split(f.text, "\n") {
+			line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
+			rest, ok := strings.CutPrefix(strings.TrimPrefix(line, "bin/"), "lockkeeper ")
+			if !ok {
+				continue
+			}
+			found++
+			args := append(words(rest), "--help")
+			if out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil || !strings.Contains(string(out), "lockkeeper "+args[0]) {
+				t.Errorf("%s:%d: lockkeeper %s: %v\n%s", f.file, f.line+i+1, rest, err, out)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no document shows a command")
+	}
+}
+
+// words splits a command line as a shell would that knows "…" and # only.
+func words(line string) []string {
+	var all []string
+	word, quoted, begun := "", false, false
+	for _, c := range line {
+		switch {
+		case c == '"':
+			quoted, begun = !quoted, true
+		case c == '#' && !quoted && !begun:
+			return all
+		case c == ' ' && !quoted:
+			if begun {
+				all = append(all, word)
+			}
+			word, begun = "", false
+		default:
+			word += string(c)
+			begun = true
+		}
+	}
+	if begun {
+		all = append(all, word)
+	}
+	return all
+}
