@@ -17,12 +17,17 @@ import (
 func main() {
 	runtime.LockOSThread() // lockkeeper ends with the thread that starts it, see childAttributes
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout)
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "\nInterrupted.")
+		os.Exit(130)
+	default:
 		fmt.Fprintf(os.Stderr, "\nThe demo did not go as told: %v\n", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop was called; nothing else is deferred
+		os.Exit(1)
 	}
 }
 
