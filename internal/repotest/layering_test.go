@@ -44,7 +44,6 @@ var layers = []layer{
 	{"internal/pgtest", []string{"internal/sqlstate"}},
 	{"internal/testdata", nil},
 	{"internal/demo", []string{"internal/pgtest"}},
-	{"internal/e2e", []string{"inspect/...", "policy/...", "proxy/...", "admin/...", "internal/..."}},
 	{"internal/repotest", []string{"policy"}},
 }
 

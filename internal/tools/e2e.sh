@@ -15,5 +15,5 @@ fi
 
 for bin in "${bins[@]}"; do
 	echo "== PostgreSQL binaries: ${bin:-from PATH}"
-	LOCKKEEPER_PG_BIN=$bin go test -count=1 ./cmd/... ./internal/e2e/... ./internal/pgtest/...
+	LOCKKEEPER_PG_BIN=$bin go test -count=1 ./cmd/... ./admin/... ./proxy/... ./internal/pgtest/...
 done
