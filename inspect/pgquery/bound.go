@@ -170,6 +170,9 @@ func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
 	for _, n := range from {
 		e.addSource(n)
 	}
+	if len(from) == 0 {
+		e.values.alias = e.alias
+	}
 	return e
 }
 

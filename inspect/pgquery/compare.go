@@ -62,7 +62,7 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 	if isMatch(op) {
 		return k.foldMatch(op, b)
 	}
-	if a.GetRowExpr() == nil && equal(a, b) && !k.search.mayBeVolatile(a) && !k.hasNull(a) {
+	if a.GetRowExpr() == nil && k.same(a, b) && !k.hasNull(a) {
 		if v, ok := compareSame(op); ok {
 			return v
 		}
@@ -74,6 +74,18 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 		return v
 	}
 	return foldValues(op, k.fold(a), k.fold(b))
+}
+
+// same reports whether two expressions have the same value in every row.
+func (k *folder) same(a, b *pg.Node) bool {
+	if k.alias != "" && a.GetColumnRef() != nil && b.GetColumnRef() != nil {
+		q, x := columnOf(a)
+		r, y := columnOf(b)
+		if x != "" && x == y && (q == "" || q == k.alias) && (r == "" || r == k.alias) {
+			return true
+		}
+	}
+	return equal(a, b) && !k.search.mayBeVolatile(a)
 }
 
 // hasNull reports whether the expression is the constant NULL.
@@ -264,7 +276,7 @@ func mirror(op string) string {
 func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	a, b := k.simplify(x.Lexpr), k.simplify(x.Rexpr)
 	distinct := x.Kind == pg.A_Expr_Kind_AEXPR_DISTINCT
-	if equal(a, b) && !k.search.mayBeVolatile(a) {
+	if k.same(a, b) {
 		return boolValue(!distinct)
 	}
 	l, r := k.fold(a), k.fold(b)
@@ -301,7 +313,7 @@ func (k *folder) foldLongIn(op string, a *pg.Node, items []*pg.Node) value {
 		return unknownValue
 	}
 	for _, item := range items {
-		if item.GetColumnRef() != nil && equal(a, item) {
+		if item.GetColumnRef() != nil && k.same(a, item) {
 			return inResult(op, true, false)
 		}
 	}
@@ -323,9 +335,10 @@ func isMatch(op string) bool { return op == "~" || op == "~*" || op == "!~" || o
 
 // foldMatch is LIKE and its kin with a pattern that everything matches.
 func (k *folder) foldMatch(op string, pattern *pg.Node) value {
+	regular := isMatch(op)
 	if f := pattern.GetFuncCall(); f != nil && len(f.Args) > 0 {
 		if name, ok := builtinName(f.Funcname); ok && (name == "similar_to_escape" || name == "like_escape") {
-			pattern = f.Args[0]
+			pattern, regular = f.Args[0], false
 		}
 	}
 	v := k.fold(pattern)
@@ -333,7 +346,7 @@ func (k *folder) foldMatch(op string, pattern *pg.Node) value {
 		return unknownValue
 	}
 	matchesAll := v.s != "" && strings.Trim(v.s, "%") == ""
-	if isMatch(op) {
+	if regular {
 		matchesAll = strings.Contains(" | ^ | $ | .* | ^.* | .*$ | ^.*$ ", " "+v.s+" ") || v.s == ""
 	}
 	if !matchesAll {

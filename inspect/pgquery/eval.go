@@ -232,7 +232,7 @@ func isFixed(e *rows, n *pg.Node) bool {
 // is NULL the comparison holds for every row.
 func (e *rows) orItself(key, other *pg.Node) bool {
 	c := other.GetCoalesceExpr()
-	if c == nil || len(c.Args) == 0 || key.GetColumnRef() == nil || !equal(c.Args[len(c.Args)-1], key) {
+	if c == nil || len(c.Args) == 0 || key.GetColumnRef() == nil || !e.values.same(c.Args[len(c.Args)-1], key) {
 		return false
 	}
 	for _, arg := range c.Args[:len(c.Args)-1] {

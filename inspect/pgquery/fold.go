@@ -83,6 +83,7 @@ func (v value) number() float64 {
 type folder struct {
 	memo   map[*pg.Node]value
 	search *search
+	alias  string // where there is one table only: the name that may qualify its columns
 }
 
 // fold returns what is known of an expression's value.
@@ -303,7 +304,7 @@ func (k *folder) foldCase(c *pg.CaseExpr) value {
 		}
 		switch v := k.fold(test).boolean(); {
 		case v.isTrue():
-			return same(append(results, k.fold(when.GetResult())))
+			return common(append(results, k.fold(when.GetResult())))
 		case v.kind == valueUnknown:
 			results = append(results, k.fold(when.GetResult()))
 		}
@@ -312,11 +313,11 @@ func (k *folder) foldCase(c *pg.CaseExpr) value {
 	if c.Defresult != nil {
 		last = k.fold(c.Defresult)
 	}
-	return same(append(results, last))
+	return common(append(results, last))
 }
 
-// same returns the value that all of these have.
-func same(values []value) value {
+// common returns the value that all of these have.
+func common(values []value) value {
 	for _, v := range values[1:] {
 		if v != values[0] {
 			return unknownValue

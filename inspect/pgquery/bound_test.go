@@ -1,0 +1,200 @@
+package pgquery
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"lockkeeper/inspect"
+)
+
+// boundOf parses a statement whose first relation is its target.
+func boundOf(t *testing.T, text string) string {
+	t.Helper()
+	b := Parse(text)
+	if b.Why != "" || len(b.Statements) != 1 {
+		t.Fatalf("%s: %d statements, %q", text, len(b.Statements), b.Why)
+	}
+	r := b.Statements[0].Relations[0]
+	if r.Bound == inspect.BoundKeyed {
+		return fmt.Sprintf("keyed(%d)", r.Rows)
+	}
+	return r.Bound.String()
+}
+
+// TestConditions: DELETE FROM m WHERE the condition.
+func TestConditions(t *testing.T) {
+	tests := map[string][]string{
+		"vacuous": {
+			// Constants.
+			"true", "'t'", "'yes'::bool", "1=1", "1 < 2", "'a'='a'", "NOT false", "NOT (1=2)", "true IS TRUE", "false IS NOT TRUE",
+			"1::bool", "cast('on' AS boolean)", "1 IN (1,2)", "3 NOT IN (1,2)", "1 BETWEEN 0 AND 2", "1 NOT BETWEEN 2 AND 3",
+			"1 = ANY (ARRAY[1,2])", "NULL IS NULL", "'' IS NOT NULL", "1 IS DISTINCT FROM 2", "NULL IS NOT DISTINCT FROM NULL",
+			"coalesce(NULL, true)", "CASE WHEN 1=1 THEN true END", "CASE 1 WHEN 1 THEN true ELSE false END", "1+1=2", "2*3 > 5", "-1 < 0",
+			"1.5 > 1", "(SELECT true)", "(SELECT 1) = 1", "EXISTS (SELECT 1)", "EXISTS (SELECT 1 WHERE 1=1)", "EXISTS (VALUES (1))",
+			"(1,2) = (1,2)", "'a' || 'b' = 'ab'", "true = 't'", "NULL IS UNKNOWN",
+			// All rows or none: nothing of the row in it.
+			"$1", "$1::bool", "$1 = $2", "$1 IS NULL", "now() > '2020-01-01'", "current_date = $1", "length('x') = 1", "current_user = 'odoo'",
+			"EXISTS (SELECT FROM other)", "(SELECT count(*) FROM other) > 5", "NOT EXISTS (SELECT FROM other)",
+			// A column with itself.
+			"id = id", "m.id = id", "name = name", "m.name = m.name", "m = m", "id >= id", "id <= m.id", "id BETWEEN id AND id",
+			"id IN (1, id)", "id = ANY (ARRAY[id])", "name IS NOT DISTINCT FROM name", "coalesce(name, '') = coalesce(name, '')",
+			"lower(name) = lower(name)", "id + 0 = id", "0 + id = id", "id * 1 = id", "id - 0 = id / 1", "name || '' = name", "name COLLATE \"C\" = name",
+			"id = (SELECT id)", "id IN (SELECT id)", "(id, name) = (id, name)", "+id = id",
+			// Never NULL.
+			"id IS NOT NULL", "m.id IS NOT NULL", "ctid IS NOT NULL", "m.xmin IS NOT NULL", "tableoid IS NOT NULL", "ROW(id) IS NOT NULL",
+			"now() IS NOT NULL", "coalesce(name, 'x') IS NOT NULL", "id IS DISTINCT FROM NULL", "NOT (id IS NULL)", "(id = 1) IS NOT UNKNOWN",
+			"concat(name, 'x') IS NOT NULL", "(name IS NULL) IS NOT NULL",
+			// Ranges and patterns that hold everything.
+			"length(name) >= 0", "0 <= char_length(name)", "length(name) > -1", "random() >= 0", "abs(amount) >= 0", "name LIKE '%'", "name ILIKE '%%'",
+			"name ~ ''", "name ~ '.*'", "name ~* '^'", "name SIMILAR TO '%'", "name NOT LIKE 'x' OR name LIKE 'x'",
+			// Logic.
+			"id = 1 OR true", "true OR id = 1", "true AND 1=1", "NOT (id = 1 AND false)", "active OR NOT active", "id = 1 OR id <> 1",
+			"name IS NULL OR name IS NOT NULL", "a > 5 OR a <= 5", "(id = id) = true OR name = 'x'", "NOT NOT true", "(id = 1 OR 1=1) AND (true)",
+			"NOT (id <> id)", "name = 'x' OR name <> 'x'", "(id = id) IS TRUE", "CASE WHEN id = 1 THEN true ELSE true END",
+			// The table again.
+			"id IN (SELECT id FROM m)", "id IN (SELECT m.id FROM m WHERE true)", "id IN (SELECT x.id FROM public.m x)", "id = ANY (SELECT id FROM m)",
+			"id IN (SELECT id FROM (SELECT id FROM m) x)", "id IN (SELECT DISTINCT id FROM m ORDER BY id)", "id IN (SELECT id FROM m LIMIT ALL)",
+			"id IN (SELECT id FROM m TABLESAMPLE BERNOULLI (100))", "EXISTS (SELECT 1 FROM m b WHERE b.id = m.id)",
+			"EXISTS (SELECT 1 FROM m b WHERE m.id = b.id AND true)", "id IN (SELECT id FROM m WHERE id IN (SELECT id FROM m))",
+			// Optional filters: everything when the parameter is NULL.
+			"id = coalesce($1, id)", "name = coalesce($1::text, name)",
+		},
+		"keyed(1)": {
+			"id = 1", "1 = id", "m.id = $1", "id = $1::int", "id = '5'", "id = 1 + 1", "id::text = '5'", "id IN (1)", "id = 1 AND name = 'x'",
+			"id = 1 AND true", "id = 1 OR false", "name = 'x' AND (id = 1)", "id = (SELECT max(id) FROM m)", "id = (SELECT x.id FROM other x WHERE x.v = 'a')",
+			"(id, name) = (1, 'x')", "id = coalesce($1, 0)", "id = -1", "ctid = '(0,1)'", "id = 1 AND id IN (1,2)", "NOT (NOT (id = 1))",
+			"id IN (SELECT 1)", "(id = 1) IS TRUE", "id = current_setting('x')::int", "CASE WHEN id = 1 THEN true ELSE false END",
+		},
+		"keyed(2)": {
+			"id IN (1, 2)", "id = 1 OR id = 2", "id = ANY (ARRAY[1, 2])", "id = ANY ('{1,2}')", "id = ANY ('{1,2}'::int[])", "id = ANY (ARRAY[$1, $2]::int[])",
+			"id IN ($1, $2) AND active", "id IN (VALUES (1), (2))", "id IN (SELECT unnest(ARRAY[1, 2]))", "(id, name) IN ((1, 'x'), (2, 'y'))",
+			"id IN (SELECT 1 UNION ALL SELECT 2)", "id IN (SELECT x FROM (VALUES (1), (2)) AS v(x))", "id IN (SELECT v.x FROM (VALUES (1), (2)) AS v(x) WHERE true)",
+			"id IN (SELECT column1 FROM (VALUES (1), (2)) AS v)", "id IN (SELECT x FROM (SELECT y AS x FROM (VALUES (1), (2)) AS v(y)) w)",
+			"id IN (SELECT unnest FROM unnest(ARRAY[1, 2]))",
+		},
+		"keyed(0)": {
+			"id = ANY ($1)", "id = ANY ($1::int[])", "id IN (SELECT unnest($1::int[]))", "id = ANY ($1) OR id = 1",
+		},
+		"cursor": {"CURRENT OF c"},
+		"predicate": {
+			"id > 0", "id >= 0", "id > -2147483648", "id BETWEEN 1 AND 5", "id <> 1", "NOT (id = 1)", "name = 'x'", "name IS NULL", "name IS NOT NULL",
+			"warehouse_id IS NULL", "to_delete = TRUE", "active", "NOT active", "m.partner_id = 3", "name LIKE 'a%'", "name LIKE ''", "name ~ 'x'",
+			"id NOT IN (1, 2)", "id <> ALL (ARRAY[1, 2])", "id = 1 OR name = 'x'", "id IN (1, 2) OR active", "false", "1 = 2", "NULL", "NOT NULL",
+			"id IN (SELECT id FROM m WHERE active)", "id IN (SELECT id FROM m LIMIT 10)", "id IN (SELECT id FROM other)", "id IN (SELECT move_id FROM m)",
+			"id IN (SELECT id FROM m TABLESAMPLE BERNOULLI (10))", "id IN (SELECT unnest(ids) FROM other)", "id = ANY (ARRAY(SELECT id FROM other))",
+			"EXISTS (SELECT 1 FROM other o WHERE o.id = m.id)", "NOT EXISTS (SELECT 1 FROM other o WHERE o.id = m.id)",
+			"EXISTS (SELECT 1 FROM m b WHERE b.id = m.id AND b.active)", "EXISTS (SELECT 1 FROM m b WHERE b.parent_id = m.id)",
+			"random() < 0.1", "random() >= 0.5", "id = (random() * 50)::int", "my_function(id)", "my_function()", "id = my_function()",
+			"length(name) >= 1", "length(name) < 5", "id = parent_id", "id % 2 = 0", "id + 1 = 5", "date < now() - interval '1 day'",
+			"id IN (SELECT id FROM (VALUES (1)) AS v(x))", // id is the row's own
+			"id = name::int", "id::bool = true", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
+			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
+		},
+	}
+	for want, conditions := range tests {
+		for _, c := range conditions {
+			if got := boundOf(t, "DELETE FROM m WHERE "+c); got != want {
+				t.Errorf("%s: %s, want %s", c, got, want)
+			}
+			if want == "vacuous" || want == "predicate" {
+				if got := boundOf(t, "UPDATE m SET a = 1 WHERE ("+c+")"); got != want {
+					t.Errorf("UPDATE %s: %s, want %s", c, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestBoundsOfJoins(t *testing.T) {
+	tests := []struct{ text, want string }{
+		// What Odoo sends, and must be able to.
+		{`UPDATE "sale_order" SET "warehouse_id" = 1 WHERE "warehouse_id" IS NULL`, "predicate"},
+		{`UPDATE "res_company" AS x SET "email" = y."email" FROM "res_partner" AS y WHERE x."partner_id" = y.id`, "predicate"},
+		{`DELETE FROM sms_sms WHERE to_delete = TRUE`, "predicate"},
+		{`UPDATE m SET a = t.a FROM (VALUES (1, 'x'), (2, 'y'), (3, 'z')) AS t(id, a) WHERE m.id = t.id`, "keyed(3)"},
+		{`UPDATE m SET a = t.a FROM (SELECT id, a FROM (VALUES (1, 'x'), (2, 'y')) AS v(id, a)) AS t WHERE t.id = m.id`, "keyed(2)"},
+		{`UPDATE m SET a = t.a FROM (SELECT * FROM (SELECT * FROM (VALUES (1, 'x')) AS v(id, a)) w) AS t WHERE t.id = m.id AND m.active`, "keyed(1)"},
+		{`UPDATE m SET a = 1 FROM unnest(ARRAY[1, 2, 3]) AS t(id) WHERE m.id = t.id`, "keyed(3)"},
+		{`WITH t(id) AS (VALUES (1), (2)) UPDATE m SET a = 1 FROM t WHERE m.id = t.id`, "keyed(2)"},
+		{`WITH t AS (VALUES (1), (2)) DELETE FROM m WHERE id IN (SELECT column1 FROM t)`, "keyed(2)"},
+		{`WITH dupes AS (SELECT min(id) AS a, array_agg(id) AS b FROM m GROUP BY c), _up AS (UPDATE m q SET d = 1 FROM dupes WHERE dupes.a = q.id)
+		  DELETE FROM m WHERE id IN (SELECT unnest(b) FROM dupes)`, "predicate"},
+		{`DELETE FROM m a USING other o WHERE a.id = o.id AND o.id = 1`, "predicate"},
+		{`DELETE FROM m USING other WHERE m.id = 1`, "keyed(1)"},
+		// Joins that leave nothing out.
+		{`DELETE FROM m USING other`, "none"},
+		{`UPDATE m SET a = o.a FROM other o`, "none"},
+		{`DELETE FROM m USING other WHERE other.id = 1`, "vacuous"},
+		{`UPDATE m SET a = o.a FROM other o WHERE o.x = o.y`, "vacuous"},
+		{`DELETE FROM m USING m b WHERE m.id = b.id`, "vacuous"},
+		{`UPDATE m SET a = 1 FROM m b WHERE b.id = m.id AND true`, "vacuous"},
+		{`UPDATE m SET a = 1 FROM (SELECT id FROM m) b WHERE b.id = m.id`, "vacuous"},
+		{`WITH b AS (SELECT * FROM m) DELETE FROM m USING b WHERE b.id = m.id`, "vacuous"},
+		{`WITH b AS (SELECT id FROM m) DELETE FROM m USING b WHERE b.id = m.id`, "vacuous"},
+		{`WITH b AS (SELECT id FROM m) DELETE FROM m WHERE id IN (SELECT id FROM b)`, "vacuous"},
+		// The table again, with a condition on it.
+		{`DELETE FROM m USING m b WHERE m.id = b.id AND b.active`, "predicate"},
+		{`DELETE FROM m USING m b WHERE m.name = b.name AND m.id > b.id`, "predicate"},
+		{`DELETE FROM s.m USING t.m b WHERE s.m.id = b.id`, "predicate"},
+		{`UPDATE m SET a = 1 FROM other x JOIN m b ON b.other_id = x.id WHERE m.id = b.id AND x.v = 1`, "predicate"},
+		// Which names are the target's.
+		{`DELETE FROM m x WHERE x.id = 1`, "keyed(1)"},
+		{`DELETE FROM m x WHERE id = 1`, "keyed(1)"},
+		{`DELETE FROM s.m WHERE m.id = 1`, "keyed(1)"},
+		{`UPDATE m SET a = 1 FROM other WHERE id = 1`, "predicate"},
+		{`DELETE FROM m WHERE id = (SELECT m.id)`, "vacuous"},
+		{`DELETE FROM m WHERE id = (SELECT m.parent_id FROM other)`, "predicate"},
+		{`DELETE FROM m WHERE EXISTS (SELECT 1 WHERE id = 5)`, "keyed(1)"},
+		{`MERGE INTO m USING m b ON m.id = b.id WHEN MATCHED AND b.active THEN DELETE`, "predicate"},
+		{`MERGE INTO m USING other o ON m.id = o.id WHEN MATCHED AND m.id = 3 THEN UPDATE SET a = 1 WHEN MATCHED AND m.id = 4 THEN DELETE`, "keyed(2)"},
+	}
+	for _, test := range tests {
+		if got := boundOf(t, test.text); got != test.want {
+			t.Errorf("%s: %s, want %s", test.text, got, test.want)
+		}
+	}
+}
+
+func TestLongListsOfKeys(t *testing.T) {
+	const n = 3000
+	ids := strings.TrimSuffix(strings.Repeat("17, ", n), ", ")
+	want := fmt.Sprintf("keyed(%d)", n)
+	for _, text := range []string{
+		"DELETE FROM m WHERE id IN (" + ids + ")",
+		"DELETE FROM m WHERE id = ANY (ARRAY[" + ids + "])",
+		"DELETE FROM m WHERE id = ANY ('{" + ids + "}')",
+		"UPDATE m SET a = 1 FROM (VALUES " + strings.TrimSuffix(strings.Repeat("(1, 'a'), ", n), ", ") + ") AS t(id, a) WHERE t.id = m.id",
+	} {
+		if got := boundOf(t, text); got != want {
+			t.Errorf("%.60s…: %s, want %s", text, got, want)
+		}
+	}
+	if got := boundOf(t, "DELETE FROM m WHERE id IN ("+ids+", id)"); got != "vacuous" {
+		t.Errorf("a list with the column itself in it: %s", got)
+	}
+	if got := boundOf(t, "DELETE FROM m WHERE id IN ("+ids+", other_id)"); got != "predicate" {
+		t.Errorf("a list with another column in it: %s", got)
+	}
+}
+
+// TestConditionsThatTakeLong: nested conditions are given up, and soon.
+func TestConditionsThatTakeLong(t *testing.T) {
+	nest := func(open, inner, end string, n int) string {
+		return strings.Repeat(open, n) + inner + strings.Repeat(end, n)
+	}
+	tests := map[string]string{
+		"exists": nest("EXISTS (SELECT 1 FROM (SELECT id FROM m WHERE ", "a", ") b WHERE b.id = m.id)", 200),
+		"in":     nest("id IN (SELECT id FROM m WHERE ", "a", ")", 300),
+		"case":   nest("CASE WHEN ", "a", " THEN true END", 500),
+		"and or": nest("(", "a", " AND b OR c)", 900),
+		"sum":    "id = " + nest("", "1", "+1", 2000),
+	}
+	for name, condition := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := boundOf(t, "DELETE FROM m WHERE "+condition); got == "vacuous" || got == "none" {
+				t.Errorf("%s", got)
+			}
+		})
+	}
+}
