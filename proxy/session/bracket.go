@@ -79,6 +79,9 @@ func (s *Session) bracketQuery(q *query) (action, bool) {
 		s.ourQuery(showAll(want), ours|wantRow|showError|leads)
 		return s.waitReplies(), false
 	}
+	if len(s.answers) != len(want) {
+		return forward, true // an error, which the client has
+	}
 	for i := range want {
 		want[i].have = s.answers[i]
 	}
@@ -100,12 +103,12 @@ func showAll(settings []timeout) string {
 // locks. Values that the text itself sets on the way are followed, so that its
 // own lower value stays and its own higher value comes back.
 func brackets(b *inspect.Batch, settings []timeout, length int) []insert {
-	if n := len(b.Statements); n > 1 && b.Statements[n-1].Start == 0 { // places unknown: around the whole text
+	if b.NoPositions { // around the whole text
 		set, back, k := setLocal(settings)
 		if k == 0 {
 			return nil
 		}
-		return []insert{{at: 0, text: set, statements: k}, {at: length, text: "\n;" + back, before: n, statements: k}}
+		return []insert{{at: 0, text: set, statements: k}, {at: length, text: "\n;" + back, before: len(b.Statements), statements: k}}
 	}
 	var out []insert
 	for i := range b.Statements {
@@ -264,6 +267,7 @@ func (s *Session) ourStatement(text string, flags flag) {
 		r := s.out.push(kind, hideBody|flags&showError)
 		if kind == 'E' {
 			r.flags |= flags
+			s.noteEpoch(r)
 		}
 		if kind == 'C' {
 			r.name = name

@@ -116,7 +116,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	case 'C':
 		return s.whole(m, size, s.closeName)
 	case 'F':
-		return s.functionCall()
+		return s.functionCall(m)
 	case 'S':
 		return s.sync()
 	case 'c', 'f':
@@ -158,23 +158,19 @@ func (s *Session) needMore(n int) action {
 	return more
 }
 
+// waitReplies waits for replies that are owed. Those of a pipeline without a
+// Sync come at a Flush, which is put in once.
 func (s *Session) waitReplies() action {
+	if s.seg.open && !s.head.flushed {
+		s.ToServer.Forward(flushMessage)
+		s.head.flushed = true
+	}
 	s.head.wait = waitReplies
 	return block
 }
 
 // settled reports whether nothing is owed: the transaction status is known.
 func (s *Session) settled() bool { return s.out.Len() == 0 && !s.seg.open }
-
-// awaitSegment waits for replies within a pipeline; the server sends them at a
-// Flush, which is put in once.
-func (s *Session) awaitSegment() action {
-	if !s.head.flushed {
-		s.ToServer.Forward(flushMessage)
-		s.head.flushed = true
-	}
-	return s.waitReplies()
-}
 
 var flushMessage = []byte{'H', 0, 0, 0, 4} // never written to
 
@@ -253,15 +249,18 @@ func isReplicationCommand(text []byte) bool {
 
 // Facts about messages that have no text of their own.
 var (
-	replicationFacts  = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: "REPLICATION"}}}
-	functionCallFacts = opaque("FUNCTION CALL", "a function called by its number")
-	unseenFacts       = opaque("EXECUTE", "a statement or portal that was not prepared through this session")
+	replicationFacts = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: "REPLICATION"}}}
+	systemCallFacts  = opaque("FUNCTION CALL", "a built-in function called by its number", []string{})
+	userCallFacts    = opaque("FUNCTION CALL", "a function called by its number", nil)
+	missingFacts     = opaque("EXECUTE", "a statement or portal that nothing was prepared for", []string{})
+	unseenFacts      = opaque("EXECUTE", "a statement or portal that was not prepared through this session", nil)
 )
 
-// opaque returns the facts of something that may do anything but names nothing.
-func opaque(kind inspect.Kind, why string) *inspect.Batch {
+// opaque returns the facts of something that may do anything. words are
+// Batch.Words: nil where any table may be meant.
+func opaque(kind inspect.Kind, why string, words []string) *inspect.Batch {
 	return &inspect.Batch{
-		Class: inspect.Unknown, Why: why, Words: []string{},
+		Class: inspect.Unknown, Why: why, Words: words,
 		Statements: []inspect.Statement{{Class: inspect.Unknown, Kind: kind, Hidden: inspect.HiddenFunction, Why: why}},
 	}
 }

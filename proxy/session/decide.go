@@ -29,7 +29,17 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 		s.tx.epoch = snap.Epoch
 		s.tx.since = now
 	}
-	return snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.tx.epoch, Now: now}), forward
+	return snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.txEpoch(), Now: now}), forward
+}
+
+// txEpoch returns the epoch from which the open transaction is known to be as
+// that epoch's read-only wants it. One that was not made READ ONLY began before
+// it, or under another subject.
+func (s *Session) txEpoch() uint64 {
+	if s.tx.status != policy.TxIdle && !s.tx.armed {
+		return 0
+	}
+	return s.tx.epoch
 }
 
 // hold waits where the decision asks for it: outside a transaction, with
@@ -37,6 +47,9 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 // took too long turns into a refusal in d.
 func (s *Session) hold(d *policy.Decision) (action, bool) {
 	if d.Verdict != policy.Allow || d.Obligations.Hold == nil && len(d.Obligations.Throttles) == 0 {
+		if !s.head.began.IsZero() {
+			s.endHold("pause", s.host.Now())
+		}
 		return forward, true
 	}
 	if s.seg.open || s.tx.status != policy.TxIdle && s.out.Len() == 0 {

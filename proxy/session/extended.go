@@ -71,10 +71,9 @@ func (s *Session) refuseExtended(b *inspect.Batch, d *policy.Decision, kind byte
 		name = ourName(s.names)
 	}
 	r := s.out.push('P', refuse)
-	r.refusal, r.rule, r.began = d.Refusal, d.Rule, s.host.Now()
+	r.refusal, r.rule, r.began, r.name = d.Refusal, d.Rule, s.host.Now(), name
 	if kind == 'P' {
 		r.old = s.prep.of(false).get([]byte(name))
-		r.name = name
 		s.prep.of(false).set(name, slot{nil, r.seq})
 	}
 	s.ToServer.Forward(wire.Append(nil, 'P', name, "\x00", substituteText(d.Rule), "\x00\x00\x00"))
@@ -96,10 +95,7 @@ func (s *Session) bind(m []byte, size int) action {
 	if s.pendingAcross(stmt) || s.renaming() {
 		return s.waitNames()
 	}
-	raw := stmt.batch
-	if raw == nil {
-		raw = unseenFacts
-	}
+	raw := s.behind(stmt)
 	if act, goOn := s.beforeRun(raw); !goOn {
 		return act
 	}
@@ -129,7 +125,7 @@ func (s *Session) longName() action {
 // under way.
 func (s *Session) renaming() bool {
 	for seq := s.out.first; seq < s.out.next; seq++ {
-		if r := s.out.at(seq); r.batch != nil && renames(r.batch) {
+		if r := s.out.at(seq); r.batch != nil && (renames(r.batch) || preparesUnseen(r.batch)) {
 			return true
 		}
 	}
@@ -139,7 +135,7 @@ func (s *Session) renaming() bool {
 // waitNames waits until it is known what a name stands for.
 func (s *Session) waitNames() action {
 	if s.seg.open {
-		return s.awaitSegment()
+		return s.waitReplies()
 	}
 	return s.waitReplies()
 }
@@ -209,10 +205,7 @@ func (s *Session) execute(m wire.Message) action {
 	if s.pendingAcross(portal) {
 		return s.waitNames()
 	}
-	raw := portal.batch
-	if raw == nil {
-		raw = unseenFacts
-	}
+	raw := s.behind(portal)
 	b, act := s.resolve(raw)
 	if b == nil {
 		return act
@@ -251,9 +244,7 @@ func (s *Session) prepareExecute(x *execution) (action, bool) {
 	case o.GateCommit:
 		return s.gateExecute(x)
 	case o.ReadOnly:
-		if beginsBlock(x.batch) {
-			x.after, x.afterFlags = []string{setReadOnly}, showError|arms
-		}
+		armAfter(x)
 		return forward, true
 	case o.LockTimeout > 0 || o.StatementTimeout > 0:
 		return s.bracketExecute(x)
@@ -262,19 +253,30 @@ func (s *Session) prepareExecute(x *execution) (action, bool) {
 	}
 }
 
+// armAfter makes the transaction that an Execute begins READ ONLY.
+func armAfter(x *execution) {
+	if beginsBlock(x.batch) {
+		x.after, x.afterFlags = []string{setReadOnly}, showError|arms|begins
+	}
+}
+
 // askInPipeline sends statements of ours whose rows are wanted, and waits.
 func (s *Session) askInPipeline(texts ...string) action {
-	s.head.stage = stageAsked
+	s.head.stage, s.head.flushed = stageAsked, false
 	s.answers = s.answers[:0]
 	s.openSegment()
 	for _, t := range texts {
 		s.ourStatement(t, showError|wantRow|awaited)
 	}
-	return s.awaitSegment()
+	return s.waitReplies()
 }
 
 // gateExecute is gateQuery for the extended protocol.
 func (s *Session) gateExecute(x *execution) (action, bool) {
+	armAfter(x)
+	if s.tx.status == policy.TxAborted {
+		return forward, true // ends with ROLLBACK
+	}
 	if s.head.stage == stageNew {
 		return s.askInPipeline(showXID), false
 	}
@@ -282,9 +284,6 @@ func (s *Session) gateExecute(x *execution) (action, bool) {
 		return s.waitReplies(), false
 	}
 	if len(s.answers) == 1 && s.answers[0] == "" {
-		if beginsBlock(x.batch) { // AND CHAIN
-			x.after, x.afterFlags = []string{setReadOnly}, showError|arms
-		}
 		return forward, true
 	}
 	s.ourStatement(rollbackBlock, 0)
@@ -336,7 +335,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	if !harmless(x.batch) {
 		s.seg.writes = true
 	}
-	if mayChangeLexing(x.batch) {
+	if s.mayChangeLexing(x.batch) {
 		s.seg.lexing = true
 	}
 	r := s.out.push('E', 0)
@@ -366,7 +365,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 func endsBlock(b *inspect.Batch) bool {
 	for i := range b.Statements {
 		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
-		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction, inspect.KindRollbackTo:
+		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction, inspect.KindRollbackTo, inspect.KindRelease:
 			return true
 		}
 	}

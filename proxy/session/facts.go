@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"strings"
 
 	"lockkeeper/inspect"
 )
@@ -46,7 +47,7 @@ func (s *Session) lexingUncertain() bool {
 		return false
 	}
 	for seq := s.out.first; seq < s.out.next; seq++ {
-		if r := s.out.at(seq); r.batch != nil && mayChangeLexing(r.batch) {
+		if r := s.out.at(seq); r.batch != nil && s.mayChangeLexing(r.batch) {
 			return true
 		}
 	}
@@ -54,10 +55,12 @@ func (s *Session) lexingUncertain() bool {
 }
 
 // mayChangeLexing reports whether a batch may change how later text is read: by
-// a setting, or in a function that nobody knows.
-func mayChangeLexing(b *inspect.Batch) bool {
+// a setting, in a function that nobody knows, or by the end of a transaction in
+// which that was done.
+func (s *Session) mayChangeLexing(b *inspect.Batch) bool {
 	for i := range b.Statements {
-		if b.Statements[i].Hidden&(inspect.HiddenFunction|inspect.HiddenSettings) != 0 {
+		st := &b.Statements[i]
+		if st.Hidden&(inspect.HiddenFunction|inspect.HiddenSettings) != 0 || s.tx.lexing && st.Class == inspect.Control {
 			return true
 		}
 	}
@@ -84,16 +87,13 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 		return b, forward
 	}
 	if s.preparing() {
-		if s.seg.open {
-			return nil, s.awaitSegment()
-		}
 		return nil, s.waitReplies()
 	}
 	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint}
 	for _, st := range b.Statements {
 		if st.Kind == inspect.KindExecute && st.Prepared == nil {
-			known := s.prep.of(false).get([]byte(st.Name)).batch
-			if known == nil || len(known.Statements) != 1 {
+			known := s.behind(s.prep.of(false).get([]byte(st.Name)))
+			if len(known.Statements) != 1 {
 				known = unseenFacts
 			}
 			start, length := st.Start, st.Len
@@ -126,7 +126,7 @@ func (s *Session) preparing() bool {
 		if r.kind == 'P' && r.flags&hideBody == 0 {
 			return true
 		}
-		if r.batch != nil && renames(r.batch) {
+		if r.batch != nil && (renames(r.batch) || preparesUnseen(r.batch)) {
 			return true
 		}
 	}
@@ -142,6 +142,40 @@ func renames(b *inspect.Batch) bool {
 		}
 	}
 	return false
+}
+
+// behind returns the facts of what a name stands for.
+func (s *Session) behind(v slot) *inspect.Batch {
+	switch {
+	case v.batch != nil:
+		return v.batch
+	case s.unseen || s.prep.overflown:
+		return unseenFacts
+	default:
+		return missingFacts
+	}
+}
+
+// preparesUnseen reports whether a batch may prepare statements that nobody has
+// seen: a DO block, a procedure, text that was not classified.
+func preparesUnseen(b *inspect.Batch) bool {
+	return b != nil && b.Class == inspect.Unknown && b != missingFacts && b != systemCallFacts
+}
+
+// neverRan reports whether a text that nobody could parse has failed with code
+// because the server could not either.
+func neverRan(b *inspect.Batch, code string) bool {
+	return code == "42601" && strings.HasPrefix(b.Why, inspect.ParserReason)
+}
+
+// noteEpoch marks what makes a new transaction READ ONLY with the policy's
+// epoch: that is when the transaction has begun.
+func (s *Session) noteEpoch(r *reply) {
+	if r.flags&begins != 0 {
+		if snap := s.host.Snapshot(); snap != nil {
+			r.epoch = snap.Epoch
+		}
+	}
 }
 
 // pendingAcross reports whether what a name stands for depends on a reply that

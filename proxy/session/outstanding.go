@@ -21,6 +21,7 @@ const (
 	arms                       // ours: its success makes the transaction READ ONLY
 	leads                      // ours, before the client's message: when it fails its answer is the client's
 	awaited                    // ours: the client's message waits for it
+	begins                     // with arms: stands directly behind what has begun the transaction
 
 	ours = hideBody | hideReady
 )
@@ -40,10 +41,26 @@ type reply struct {
 	rule    string            // with refuse: for the journal
 	began   time.Time         // Query and Execute
 	throt   []policy.Throttle // Query and Execute: what is charged with the rows written
+	epoch   uint64            // with begins: the snapshot's when it was sent
 
 	name   string // Parse, Bind and Close: what to put back when it fails; ours: what to close
 	portal bool   // Close: of a portal
 	old    slot
+}
+
+// names reports whether the message gives or takes the name of a statement, or
+// of a portal.
+func (r *reply) names(portals bool) bool {
+	switch {
+	case r.flags&hideBody != 0:
+		return false
+	case r.kind == 'C':
+		return r.portal == portals
+	case portals:
+		return r.kind == 'B'
+	default:
+		return r.kind == 'P'
+	}
 }
 
 // Outstanding is the list of replies still owed, oldest first. It alone says

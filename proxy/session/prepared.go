@@ -19,6 +19,7 @@ type Prepared struct {
 	statement, portal   slot            // the unnamed ones
 	statements, portals map[string]slot // nil until a name is used
 	bytes               int             // of names
+	overflown           bool            // there are statements or portals whose names were not kept
 }
 
 // names is either the statements or the portals.
@@ -61,13 +62,14 @@ func (n names) set(name string, v slot) (old slot) {
 	m := n.named()
 	old, known := (*m)[name]
 	switch {
-	case v.batch == nil:
+	case v.batch == nil && v.seq == 0:
 		if known {
 			delete(*m, name)
 			n.p.bytes -= len(name)
 		}
 		return old
 	case !known && n.p.bytes+len(name) > maxPreparedBytes:
+		n.p.overflown = n.p.overflown || v.batch != nil
 		return old
 	case !known:
 		n.p.bytes += len(name)
@@ -77,6 +79,13 @@ func (n names) set(name string, v slot) (old slot) {
 	}
 	(*m)[name] = v
 	return old
+}
+
+// closed is told that a Close, with reply seq, has been confirmed.
+func (n names) closed(name string, seq uint64) {
+	if v := n.get([]byte(name)); v.batch == nil && v.seq == seq {
+		n.set(name, slot{})
+	}
 }
 
 // forgetStatements drops every prepared statement: DEALLOCATE ALL, DISCARD ALL.

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"encoding/binary"
+
 	"lockkeeper/inspect"
 	"lockkeeper/policy"
 	"lockkeeper/proxy/wire"
@@ -93,7 +95,7 @@ func (s *Session) sendQuery(q *query) action {
 	}
 	if q.after != "" {
 		r.flags |= hideReady
-		s.ourQuery(q.after, hideBody|showError|arms) // after is setReadOnly
+		s.ourQuery(q.after, hideBody|showError|arms|begins) // after is setReadOnly
 	}
 	s.restoreSettings()
 	return act
@@ -147,8 +149,14 @@ func substituteText(rule string) string {
 
 // functionCall handles a FunctionCall. Its function is a number: nothing is
 // known of it. Source: manual, 55.2.4 "Function Call".
-func (s *Session) functionCall() action {
-	b := functionCallFacts
+func (s *Session) functionCall(m []byte) action {
+	if len(m) < wire.HeaderLen+4 {
+		return s.needMore(wire.HeaderLen + 4)
+	}
+	b := systemCallFacts
+	if binary.BigEndian.Uint32(m[wire.HeaderLen:]) >= firstUserObject {
+		b = userCallFacts
+	}
 	d, act := s.decide(b)
 	if act != forward {
 		return act
@@ -182,9 +190,16 @@ func (s *Session) functionCall() action {
 	}
 	r := s.out.push('F', 0)
 	r.batch, r.began = b, s.host.Now()
+	if d.Obligations.ReadOnly {
+		r.flags |= readOnly
+	}
 	s.seg = segment{}
 	return forward
 }
+
+// firstUserObject is the number from which objects are not built in. Source:
+// FirstNormalObjectId in src/include/access/transam.h.
+const firstUserObject = 16384
 
 // readOnlyRefusal returns the words for a write under the read-only in force.
 func (s *Session) readOnlyRefusal() *policy.Refusal {
@@ -207,6 +222,7 @@ func (s *Session) commitRefusal() *policy.Refusal {
 // ourQuery sends a Query of our own.
 func (s *Session) ourQuery(text string, flags flag) *reply {
 	r := s.out.push('Q', flags)
+	s.noteEpoch(r)
 	s.ToServer.Forward(wire.Append(nil, 'Q', text, "\x00"))
 	return r
 }
@@ -284,6 +300,9 @@ func (s *Session) gateQuery(q *query) (action, bool) {
 	if s.out.Len() > 0 {
 		return s.waitReplies(), false
 	}
+	if beginsBlock(q.batch) { // AND CHAIN
+		q.after = setReadOnly
+	}
 	if s.tx.status != policy.TxActive {
 		return forward, true
 	}
@@ -294,9 +313,6 @@ func (s *Session) gateQuery(q *query) (action, bool) {
 		return s.waitReplies(), false
 	}
 	if len(s.answers) == 1 && s.answers[0] == "" {
-		if beginsBlock(q.batch) { // AND CHAIN
-			q.after = setReadOnly
-		}
 		return forward, true
 	}
 	d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: s.commitRefusal()}

@@ -104,6 +104,7 @@ func (s *Session) fromServer(m wire.Message, whole bool) action {
 	case 'V':
 		if h != nil && h.kind == 'F' {
 			h.done = true
+			s.unseen = s.unseen || preparesUnseen(h.batch)
 		}
 		return forward
 	case 'K':
@@ -128,6 +129,9 @@ func hidden(h *reply) action {
 // popHidden ends an answer of one message.
 func (s *Session) popHidden(h *reply) action {
 	act := hidden(h)
+	if h != nil && h.kind == 'C' && h.flags&hideBody == 0 {
+		s.prep.of(h.portal).closed(h.name, h.seq)
+	}
 	if h != nil && !isBoundary(h.kind) {
 		s.out.pop()
 	}
@@ -160,6 +164,7 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 			s.tx.armed = true
 		}
 	case m.Type() == 'C':
+		s.unseen = s.unseen || preparesUnseen(h.batch)
 		tag, rows := wire.CommandTag(m.Body())
 		s.completed(h, h.edit.theirs(part), string(tag), rows)
 	}
@@ -189,6 +194,9 @@ func (s *Session) settle(h *reply) {
 func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	if h.flags&arms != 0 {
 		s.tx.armed = true
+		if h.flags&begins != 0 {
+			s.tx.armedTop, s.tx.epoch = true, h.epoch
+		}
 		return
 	}
 	if h.flags&hideBody != 0 || h.batch == nil || n >= len(h.batch.Statements) {
@@ -207,8 +215,10 @@ func (s *Session) follow(st *inspect.Statement, tag string) {
 	case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
 		s.endTransaction(strings.HasPrefix(tag, "ROLLBACK") || st.Kind == inspect.KindRollback)
 	case inspect.KindRollbackTo:
-		s.tx.armed = false
+		s.tx.armed = s.tx.armedTop
 		s.tx.failed = false
+	case inspect.KindRelease: // the server puts back what was before the savepoint
+		s.tx.armed = s.tx.armedTop
 	case inspect.KindPrepare:
 		if st.Prepared != nil {
 			s.prep.of(false).set(st.Name, slot{batch: &inspect.Batch{Class: st.Prepared.Class, Statements: []inspect.Statement{*st.Prepared}}})
@@ -222,6 +232,7 @@ func (s *Session) follow(st *inspect.Statement, tag string) {
 	case inspect.KindDiscard:
 		if tag == "DISCARD ALL" {
 			s.prep.forgetStatements()
+			s.unseen = false
 		}
 	}
 }
@@ -270,7 +281,7 @@ func written(st *inspect.Statement) *inspect.Relation {
 // endTransaction notes how the open transaction ends.
 func (s *Session) endTransaction(rolledBack bool) {
 	s.tx.failed = rolledBack
-	s.tx.armed = false
+	s.tx.armed, s.tx.armedTop = false, false
 	s.closeTransaction(outcomeOf(rolledBack))
 }
 
@@ -311,7 +322,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	s.copyIn, s.copyFail = false, nil
 	s.out.skipping = false // it may have been a Sync inside COPY data that ended it
 	if status == policy.TxIdle {
-		s.tx.armed = false
+		s.tx.armed, s.tx.armedTop, s.tx.lexing = false, false, false
 		if s.tx.journaled || was != policy.TxIdle {
 			s.closeTransaction(outcomeOf(s.tx.failed))
 		}
@@ -391,6 +402,8 @@ func (s *Session) showError(h *reply, m wire.Message, code string) action {
 		return discard
 	case h.flags&refuse != 0:
 		return forward // an aborted transaction, a shutdown: the server's own words
+	case code == "25P02" && h.kind == 'Q' && h.flags&begins != 0:
+		return discard // the client's own statement has failed, and it knows
 	case code == "25006" && h.flags&readOnly != 0:
 		s.Counts.ServerReadOnly++
 		s.replaceError(s.serverReadOnly(m))
@@ -444,6 +457,7 @@ func (s *Session) failed(h *reply, code string, act action) action {
 		return act
 	}
 	s.tx.failed = s.tx.failed || h.flags&hideBody == 0
+	s.unseen = s.unseen || preparesUnseen(h.batch) && !neverRan(h.batch, code)
 	s.journalFailure(h, code)
 	h.done, h.fail = true, true
 	if isBoundary(h.kind) {
@@ -477,14 +491,30 @@ func (s *Session) undo(r *reply, failing bool) {
 		if failing && r.name == "" {
 			r.old = slot{} // a failing Parse destroys the unnamed statement
 		}
-		s.prep.of(false).set(r.name, r.old)
+		s.putBack(r, false)
 	case r.kind == 'B':
 		if failing && r.name == "" {
 			r.old = slot{}
 		}
-		s.prep.of(true).set(r.name, r.old)
+		s.putBack(r, true)
 	case r.kind == 'C':
-		s.prep.of(r.portal).set(r.name, r.old)
+		s.putBack(r, r.portal)
+	}
+}
+
+// putBack gives a name back what it stood for before r. Where a later message
+// has given it something else by now, that message is told what was before it.
+func (s *Session) putBack(r *reply, portals bool) {
+	n := s.prep.of(portals)
+	if n.get([]byte(r.name)).seq == r.seq {
+		n.set(r.name, r.old)
+		return
+	}
+	for seq := r.seq + 1; seq < s.out.next; seq++ {
+		if later := s.out.at(seq); later.names(portals) && later.name == r.name && later.old.seq == r.seq {
+			later.old = r.old
+			return
+		}
 	}
 }
 
@@ -514,9 +544,11 @@ func (s *Session) parameterStatus(body []byte) {
 			s.retag(string(value))
 		}
 	case "standard_conforming_strings":
+		s.tx.lexing = true
 		s.scs = string(value)
 		s.lexing = inspect.LexingFor(s.scs, s.enc)
 	case "client_encoding":
+		s.tx.lexing = true
 		s.enc = string(value)
 		s.utf8 = s.enc == "UTF8"
 		s.lexing = inspect.LexingFor(s.scs, s.enc)

@@ -62,6 +62,7 @@ type Session struct {
 	key       []byte
 	lexing    inspect.Lexing
 	scs, enc  string
+	unseen    bool // something was run that may have prepared statements unseen
 	utf8      bool // client_encoding is UTF8: positions count runes
 	behaviour []string
 
@@ -137,6 +138,8 @@ type transaction struct {
 	status    policy.TxStatus // at the last ReadyForQuery
 	epoch     uint64          // policy epoch in which it began
 	armed     bool            // we made it READ ONLY
+	lexing    bool            // scs or enc have changed in it
+	armedTop  bool            // directly behind its BEGIN: no ROLLBACK TO or RELEASE undoes it
 	since     time.Time
 	number    uint64
 	rows      int64
@@ -309,10 +312,10 @@ func (s *Session) Quiet() bool {
 // before it may still change something (open), and whether it could commit
 // without another message of the client (unaided).
 func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
-	if !s.auth.done || s.tx.epoch >= c.Epoch {
+	inBlock := s.tx.status != policy.TxIdle
+	if !s.auth.done || s.tx.epoch >= c.Epoch && (s.tx.armed || !inBlock) {
 		return false, false
 	}
-	inBlock := s.tx.status != policy.TxIdle
 	open = inBlock || s.seg.open && s.seg.writes
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		r := s.out.at(seq)
