@@ -383,7 +383,10 @@ func (s *Server) Kill9() error {
 		return err
 	}
 	for _, pid := range family { // an orphan that still ends would make the next start fail
-		for !gone(pid) {
+		for waited := time.Duration(0); !gone(pid); waited += pollInterval {
+			if waited > stopTimeout {
+				return fmt.Errorf("kill PostgreSQL: process %d still runs", pid)
+			}
 			time.Sleep(pollInterval)
 		}
 	}
