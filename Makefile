@@ -46,7 +46,8 @@ bench:
 	go run ./bench $(ARGS)
 
 deps:
-	go list -deps -f '{{with .Module}}{{if not .Main}}{{$$.ImportPath}}{{end}}{{end}}' ./cmd/lockkeeper | LC_ALL=C sort > docs/reference/packages.txt
+	UPDATE_GOLDEN=1 go test -count=1 -run '^TestLinkedPackages$$' ./internal/repotest
+	git diff --stat -- docs/reference/packages.txt
 
 # What tests need besides Go: a C compiler and PostgreSQL's binaries.
 setup:

@@ -80,6 +80,31 @@ func commandsExist(t *testing.T, program string) {
 	}
 }
 
+// TestLinkedPackages compares the checked-in list of other people's packages in
+// the binary with what is linked, so that a new one shows in review. make deps
+// writes it.
+func TestLinkedPackages(t *testing.T) {
+	const file = "docs/reference/packages.txt"
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps",
+		"-f", "{{with .Module}}{{if not .Main}}{{$.ImportPath}}{{end}}{{end}}", "./cmd/lockkeeper")
+	list.Dir = inRoot(".")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := strings.Fields(string(out))
+	slices.Sort(linked)
+	want := strings.Join(linked, "\n") + "\n"
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.WriteFile(inRoot(file), []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, file); got != want {
+		t.Errorf("%s is not what is linked (make deps writes it):\n--- is\n%s--- should be\n%s", file, got, want)
+	}
+}
+
 // words splits a command line as a shell would that knows "…" and # only.
 func words(line string) []string {
 	var all []string
