@@ -305,21 +305,35 @@ func aliveProcesses(ctx context.Context, c *pgconn.PgConn, lost []process) ([]pr
 	for i := range lost {
 		pids = append(pids, strconv.FormatUint(uint64(lost[i].PID), 10))
 	}
-	results, err := c.Exec(ctx, "SELECT pid, usename, datname FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) ANY ('{"+
-		strings.Join(pids, ",")+"}')").ReadAll()
+	results, err := c.Exec(ctx, "SELECT pid, usename, pg_catalog.date_part('epoch', backend_start) FROM pg_catalog.pg_stat_activity"+
+		" WHERE pid OPERATOR(pg_catalog.=) ANY ('{"+strings.Join(pids, ",")+"}')").ReadAll()
 	if err != nil {
 		return nil, err
 	}
 	var alive []process
 	for _, row := range results[0].Rows {
 		for i := range lost {
-			x := &lost[i]
-			if string(row[0]) == strconv.FormatUint(uint64(x.PID), 10) && (len(row[1]) == 0 || string(row[1]) == x.User) {
+			if x := &lost[i]; string(row[0]) == strconv.FormatUint(uint64(x.PID), 10) && x.is(string(row[1]), string(row[2])) {
 				alive = append(alive, *x)
 			}
 		}
 	}
 	return alive, nil
+}
+
+// maxStartDelay is more than passes between the beginning of a session and that
+// of its server process, by two clocks.
+const maxStartDelay = 10 * time.Minute
+
+// is reports whether a server process of that user, which began at start (in
+// seconds since 1970), is the session's. A role without pg_monitor does not see
+// when processes began: then the process id and the user have to do.
+func (x *process) is(user, start string) bool {
+	if user != "" && user != x.User {
+		return false
+	}
+	seconds, err := strconv.ParseFloat(start, 64)
+	return err != nil || time.UnixMicro(int64(seconds*1e6)).Before(x.Since.Add(maxStartDelay))
 }
 
 func without(all, some []process) []process {

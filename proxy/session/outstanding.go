@@ -48,6 +48,16 @@ type reply struct {
 	old    slot
 }
 
+// mayWrite reports whether the message is the client's and runs something that
+// is journalled.
+func (r *reply) mayWrite() bool {
+	if r.batch == nil || r.flags&hideBody != 0 {
+		return false
+	}
+	c := r.batch.Class
+	return c == inspect.Unknown || c == inspect.Write || c == inspect.Define
+}
+
 // names reports whether the message gives or takes the name of a statement, or
 // of a portal.
 func (r *reply) names(portals bool) bool {

@@ -105,6 +105,7 @@ func (s *Session) fromServer(m wire.Message, whole bool) action {
 		if h != nil && h.kind == 'F' {
 			h.done = true
 			s.unseen = s.unseen || preparesUnseen(h.batch)
+			s.wrote(h, &h.batch.Statements[0], 0)
 		}
 		return forward
 	case 'K':
@@ -167,6 +168,8 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 		s.unseen = s.unseen || preparesUnseen(h.batch)
 		tag, rows := wire.CommandTag(m.Body())
 		s.completed(h, h.edit.theirs(part), string(tag), rows)
+	case m.Type() == 's':
+		s.suspended(h)
 	}
 	h.done = true
 	if s.copyIn && m.Type() == 'C' { // a COPY that ended without CopyDone
@@ -199,13 +202,33 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 		}
 		return
 	}
-	if h.flags&hideBody != 0 || h.batch == nil || n >= len(h.batch.Statements) {
+	if h.flags&hideBody != 0 || h.batch == nil {
+		return
+	}
+	if n >= len(h.batch.Statements) {
+		if h.batch.Why != "" {
+			s.wrote(h, &inspect.Statement{Class: inspect.Unknown, Kind: kindOfTag(tag)}, rows)
+		}
 		return
 	}
 	st := &h.batch.Statements[n]
 	s.follow(st, tag)
 	if st.Writes() {
 		s.wrote(h, st, rows)
+	}
+}
+
+// kindOfTag cuts the counts from a command tag.
+func kindOfTag(tag string) inspect.Kind {
+	return inspect.Kind(strings.TrimRight(tag, " 0123456789"))
+}
+
+// suspended takes note of a statement whose rows are fetched in parts: a write
+// with RETURNING is done before the first of them. Source: PORTAL_ONE_RETURNING
+// in src/backend/tcop/pquery.c.
+func (s *Session) suspended(h *reply) {
+	if h.flags&hideBody == 0 && h.batch != nil && len(h.batch.Statements) == 1 && h.batch.Statements[0].Writes() {
+		s.wrote(h, &h.batch.Statements[0], 0)
 	}
 }
 
@@ -305,6 +328,14 @@ func (s *Session) closeTransaction(outcome string) {
 
 // Lost is told that the connection ends; what was open has an unknown end.
 func (s *Session) Lost() {
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		if r := s.out.at(seq); r.mayWrite() {
+			e := s.entry(journal.StatementEntry, r.batch)
+			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.host.Now().Sub(r.began)
+			s.Entries = append(s.Entries, e)
+			s.tx.journaled = true
+		}
+	}
 	if s.tx.journaled {
 		s.closeTransaction("lost")
 	}
@@ -470,7 +501,7 @@ func (s *Session) failed(h *reply, code string, act action) action {
 
 // journalFailure records that a writing statement ended in an error.
 func (s *Session) journalFailure(h *reply, code string) {
-	if h.batch == nil || h.flags&hideBody != 0 || h.batch.Class != inspect.Write && h.batch.Class != inspect.Define {
+	if !h.mayWrite() || neverRan(h.batch, code) {
 		return
 	}
 	e := s.entry(journal.StatementEntry, h.batch)
