@@ -164,7 +164,7 @@ func (w *walker) createSchema(s *pg.CreateSchemaStmt) {
 // rename of an index takes less than that of anything else in pg_class.
 func (w *walker) rename(s *pg.RenameStmt) {
 	object, lock := s.RenameType, inspect.AccessExclusive
-	if isOnRelation(object) && (object == pg.ObjectType_OBJECT_COLUMN || object == pg.ObjectType_OBJECT_TABCONSTRAINT) {
+	if object == pg.ObjectType_OBJECT_COLUMN {
 		object = s.RelationType
 	}
 	if object == pg.ObjectType_OBJECT_INDEX {
