@@ -57,8 +57,13 @@ var accessNames = []struct {
 	bit  Access
 	name string
 }{
-	{AccessRead, "read"}, {AccessLockRows, "lock rows"}, {AccessInsert, "insert"}, {AccessUpdate, "update"},
-	{AccessDelete, "delete"}, {AccessTruncate, "truncate"}, {AccessDefine, "define"},
+	{AccessRead, "read"},
+	{AccessLockRows, "lock rows"},
+	{AccessInsert, "insert"},
+	{AccessUpdate, "update"},
+	{AccessDelete, "delete"},
+	{AccessTruncate, "truncate"},
+	{AccessDefine, "define"},
 }
 
 // String lists the accesses, as in "read, update".

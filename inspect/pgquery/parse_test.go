@@ -106,14 +106,18 @@ func TestQueries(t *testing.T) {
 		{"SELECT * FROM f(1), ROWS FROM (g(2)), generate_series(1, 2)", "read SELECT # function"},
 		{"SELECT count(*) OVER (PARTITION BY f(a)) FROM t GROUP BY b HAVING max(c) > 1 ORDER BY d LIMIT 1", "read SELECT | t: read # function"},
 		{"SELECT 1 FROM a FOR UPDATE", "read SELECT | a: read, lock rows # row lock"},
-		{"SELECT 1 FROM a x, b, (SELECT * FROM c) d FOR SHARE OF x, d NOWAIT",
-			"read SELECT | a: read, lock rows | b: read | c: read, lock rows # row lock"},
+		{
+			"SELECT 1 FROM a x, b, (SELECT * FROM c) d FOR SHARE OF x, d NOWAIT",
+			"read SELECT | a: read, lock rows | b: read | c: read, lock rows # row lock",
+		},
 		{"SELECT * INTO t FROM a", "define SELECT INTO | t: define | a: read # create as"},
 		{"INSERT INTO a DEFAULT VALUES", "write INSERT | a: insert"},
 		{"INSERT INTO a SELECT * FROM b", "write INSERT | a: insert | b: read"},
 		{"INSERT INTO a VALUES (nextval('s')) ON CONFLICT DO NOTHING", "write INSERT | a: insert # function"},
-		{"INSERT INTO a VALUES (1), (2) ON CONFLICT (id) DO UPDATE SET b = (SELECT 1 FROM c)",
-			"write INSERT | a: insert, update; keyed(2) | c: read"},
+		{
+			"INSERT INTO a VALUES (1), (2) ON CONFLICT (id) DO UPDATE SET b = (SELECT 1 FROM c)",
+			"write INSERT | a: insert, update; keyed(2) | c: read",
+		},
 		{"INSERT INTO a SELECT * FROM b ON CONFLICT (id) DO UPDATE SET c = 1", "write INSERT | a: insert, update; predicate | b: read"},
 		{"INSERT INTO a SELECT * FROM a ON CONFLICT (id) DO UPDATE SET c = 1", "write INSERT | a: read, insert, update; none"},
 		{"UPDATE s.a SET b = 1 WHERE id = 1", "write UPDATE | s.a: update; keyed(1)"},
@@ -121,10 +125,14 @@ func TestQueries(t *testing.T) {
 		{"DELETE FROM a USING b WHERE a.c = b.c", "write DELETE | a: delete; predicate | b: read"},
 		{"WITH a AS (SELECT 1) DELETE FROM a", "write DELETE | a: delete; none"},
 		{"WITH d AS (DELETE FROM a RETURNING id) SELECT * FROM d", "write SELECT | a: delete; none # cte"},
-		{"WITH d AS (UPDATE a SET b = 1 WHERE id = 1 RETURNING id), e AS (DELETE FROM a WHERE id = 2) SELECT * FROM d",
-			"write SELECT | a: update, delete; keyed(2) # cte"},
-		{"MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (1)",
-			"write MERGE | a: insert, delete; predicate | b: read"},
+		{
+			"WITH d AS (UPDATE a SET b = 1 WHERE id = 1 RETURNING id), e AS (DELETE FROM a WHERE id = 2) SELECT * FROM d",
+			"write SELECT | a: update, delete; keyed(2) # cte",
+		},
+		{
+			"MERGE INTO a USING b ON a.id = b.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (1)",
+			"write MERGE | a: insert, delete; predicate | b: read",
+		},
 		{"MERGE INTO a t USING (VALUES (1), (2)) v(id) ON t.id = v.id WHEN MATCHED THEN UPDATE SET x = 1", "write MERGE | a: update; keyed(2)"},
 		{"MERGE INTO a USING b ON true WHEN NOT MATCHED THEN INSERT DEFAULT VALUES", "write MERGE | a: insert | b: read"},
 		{"TRUNCATE a, ONLY s.b CASCADE", "write TRUNCATE TABLE | a: truncate; none; ACCESS EXCLUSIVE | s.b: truncate; none; ACCESS EXCLUSIVE"},
@@ -256,8 +264,10 @@ func TestStatementsOfOneText(t *testing.T) {
 		{"SELECT 'é;'; DELETE FROM b;SET a = 1", inspect.Write, []string{"SELECT 'é;'", " DELETE FROM b", "SET a = 1"}},
 		{"SELECT 'caf\xe9;'; DELETE FROM b;;SET a = 1", inspect.Write, []string{"SELECT 'caf\xe9;'", " DELETE FROM b", "SET a = 1"}},
 		{"LOCK a; DO 'x'; SELECT 1", inspect.Unknown, []string{"LOCK a", " DO 'x'", " SELECT 1"}},
-		{"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3", inspect.Define,
-			[]string{"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END", " SELECT 3"}},
+		{
+			"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3", inspect.Define,
+			[]string{"CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END", " SELECT 3"},
+		},
 	}
 	for _, test := range tests {
 		b := Parse(test.text)
