@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -277,4 +278,15 @@ func unhex(t testing.TB, s string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// call sends a FunctionCall without arguments.
+func (p *peer) call(oid string) string {
+	p.t.Helper()
+	n, err := strconv.ParseUint(oid, 10, 32)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.send(&pgproto3.FunctionCall{Function: uint32(n), ResultFormatCode: 0})
+	return strings.Join(p.until('Z'), ", ")
 }
