@@ -183,8 +183,8 @@ func TestReadOnlyStaysWhereTheBarrierFails(t *testing.T) {
 
 func TestReadOnlyThatIsLiftedMeanwhileDoesNotHold(t *testing.T) {
 	f := open(t, "")
-	f.proxy.barrier = func(context.Context, policy.Containment) ([]proxy.BarrierReport, error) {
-		if _, err := f.SetNormal(t.Context(), policy.Scope{}, me); err != nil {
+	f.proxy.barrier = func(ctx context.Context, _ policy.Containment) ([]proxy.BarrierReport, error) {
+		if _, err := f.SetNormal(ctx, policy.Scope{}, me); err != nil {
 			t.Error(err)
 		}
 		return nil, nil

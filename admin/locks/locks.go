@@ -130,18 +130,19 @@ func (s *Server) Snapshot(ctx context.Context, sessions []proxy.SessionInfo) (*S
 }
 
 // Close closes the connection that is kept.
-func (s *Server) Close() {
+func (s *Server) Close(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop()
+	s.drop(ctx)
 }
 
-// drop forgets the connection after a failure.
-func (s *Server) drop() {
+// drop forgets the connection after a failure, for which ctx may be the
+// cause.
+func (s *Server) drop(ctx context.Context) {
 	if s.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx) // it is of no further use, whatever this says
 	s.conn = nil
@@ -157,7 +158,7 @@ func (s *Server) ask(ctx context.Context) (*Snapshot, error) {
 	}
 	snap, err := read(ctx, s.conn)
 	if err != nil {
-		s.drop()
+		s.drop(ctx)
 		return nil, err
 	}
 	snap.Server = s.Name

@@ -82,7 +82,7 @@ func TestSnapshotShowsTheQueueBehindAnAlterTable(t *testing.T) {
 	root, alter, reader := queue(t, pg, db)
 	rootPID, alterPID, readerPID := int32(root.PgConn().PID()), int32(alter.PgConn().PID()), int32(reader.PgConn().PID())
 	s := &Server{Name: "main", Targets: []string{"*"}, Control: pg.ConnString("postgres")}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.Close(context.Background()) })
 	sessions := []proxy.SessionInfo{
 		{ID: 7, Target: "*", ServerPID: uint32(alterPID), Statement: "ALTER TABLE", Fingerprint: 99, Tags: []string{"migration"}},
 		{ID: 8, Target: "elsewhere", ServerPID: uint32(rootPID), Statement: "SELECT"},
@@ -149,7 +149,7 @@ func TestSnapshotSaysWhatItsRoleCannotSee(t *testing.T) {
 	for role, want := range map[string]string{"blind": "pg_monitor", "monitor": ""} {
 		s := &Server{Name: "main", Control: pg.ConnString("postgres") + " user=" + role + " password=x"}
 		snap, err := s.Snapshot(t.Context(), nil)
-		s.Close()
+		s.Close(t.Context())
 		if err != nil {
 			t.Fatalf("%s: %v", role, err)
 		}
@@ -162,7 +162,7 @@ func TestSnapshotSaysWhatItsRoleCannotSee(t *testing.T) {
 func TestSnapshotSurvivesALostConnection(t *testing.T) {
 	pg := pgtest.Shared(t)
 	s := &Server{Name: "main", Control: pg.ConnString("postgres")}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() { s.Close(context.Background()) })
 	if _, err := s.Snapshot(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -50,14 +50,6 @@ func (c *change) addFor(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&c.lifetime, "for", 0, "end by itself after this long (default: when it is lifted)")
 }
 
-// noScope refuses flags of a scope where they would be ignored.
-func (c *change) noScope() error {
-	if c.scope != (policy.Scope{}) {
-		return misused("this has no scope: leave --database, --user, --application and --tag away")
-	}
-	return nil
-}
-
 // changed asks for a change and shows it.
 func (g *global) changed(ctx context.Context, ask func(context.Context, *client.Client) (api.Change, error)) error {
 	c, err := g.client()

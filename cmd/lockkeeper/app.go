@@ -77,7 +77,7 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	}
 	a.locks = locks.Servers(cfg.Servers)
 	for _, s := range a.locks {
-		a.later("close the control login", func() error { s.Close(); return nil })
+		a.later("close the control login", func() error { s.Close(context.WithoutCancel(ctx)); return nil })
 	}
 	return a, a.makeAPI()
 }

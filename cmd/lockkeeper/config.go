@@ -241,8 +241,12 @@ func (c *config) needRestart(n *config) []string {
 		key      string
 		old, new any
 	}{
-		{"listen", c.Listen, n.Listen}, {"server", c.Servers, n.Servers}, {"tls", c.TLS, n.TLS},
-		{"limits", c.Limits, n.Limits}, {"admin", c.Admin, n.Admin}, {"journal", withoutClock(&c.Journal), withoutClock(&n.Journal)},
+		{"listen", c.Listen, n.Listen},
+		{"server", c.Servers, n.Servers},
+		{"tls", c.TLS, n.TLS},
+		{"limits", c.Limits, n.Limits},
+		{"admin", c.Admin, n.Admin},
+		{"journal", withoutClock(&c.Journal), withoutClock(&n.Journal)},
 	} {
 		if fmt.Sprintf("%+v", k.old) != fmt.Sprintf("%+v", k.new) {
 			changed = append(changed, k.key)

@@ -40,7 +40,7 @@ type stdio struct {
 
 // execute runs one command line and returns its exit code.
 func execute(ctx context.Context, args []string, io stdio) int {
-	root := newRoot(io)
+	root := newRoot(io) //nolint:contextcheck // the commands get theirs from ExecuteContextC
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {

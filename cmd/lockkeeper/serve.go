@@ -118,11 +118,12 @@ func (a *app) announce(ctx context.Context, admin *api.Server) {
 // proxy's last transactions.
 func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
 	g := &run.Group{}
+	over := context.WithoutCancel(ctx) // for what follows the end
 	ctx, cancel := context.WithCancel(ctx)
 	g.Add(func() error { return a.signals(ctx) }, func(error) { cancel() })
-	g.Add(a.proxy.Serve, func(error) { a.stopProxy() })
+	g.Add(a.proxy.Serve, func(error) { a.stopProxy(over) })
 	g.Add(func() error { return a.control.Run(ctx) }, func(error) { cancel() })
-	g.Add(admin.Serve, func(error) { a.stopAdmin(admin) })
+	g.Add(admin.Serve, func(error) { a.stopAdmin(over, admin) })
 	return g
 }
 
@@ -152,19 +153,19 @@ func (a *app) reload(ctx context.Context) {
 }
 
 // stopProxy lets transactions finish, then closes what is left.
-func (a *app) stopProxy() {
+func (a *app) stopProxy(ctx context.Context) {
 	timeout := a.cfg.Limits.ShutdownTimeout
-	a.log.LogAttrs(context.Background(), slog.LevelInfo, "stopping, transactions may finish", slog.Duration("timeout", timeout))
+	a.log.LogAttrs(ctx, slog.LevelInfo, "stopping, transactions may finish", slog.Duration("timeout", timeout))
 	a.control.Drain()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := a.proxy.Shutdown(ctx); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelWarn, "transactions did not finish in time", slog.String("cause", err.Error()))
 	}
 }
 
-func (a *app) stopAdmin(admin *api.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), adminShutdown)
+func (a *app) stopAdmin(ctx context.Context, admin *api.Server) {
+	ctx, cancel := context.WithTimeout(ctx, adminShutdown)
 	defer cancel()
 	if err := admin.Shutdown(ctx); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelWarn, "requests did not finish in time", slog.String("cause", err.Error()))

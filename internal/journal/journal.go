@@ -101,7 +101,7 @@ func (j *Journal) Submit(e Entry) {
 	defer j.closeMu.RUnlock()
 	if e.Kind == RefusalEntry || e.Kind == ActionEntry {
 		if err := j.reserve(item{entry: e}); err != nil {
-			j.logEntry(&e, err)
+			j.logEntry(context.Background(), &e, err)
 		}
 		return
 	}
@@ -119,7 +119,7 @@ func (j *Journal) SubmitDurable(ctx context.Context, e Entry) error {
 	err := j.reserve(item{entry: e, done: done})
 	j.closeMu.RUnlock()
 	if err != nil {
-		j.logEntry(&e, err)
+		j.logEntry(ctx, &e, err)
 		return fmt.Errorf("write to the journal: %w", err)
 	}
 	select {
@@ -220,9 +220,9 @@ func (j *Journal) missing() bool {
 }
 
 // logEntry is the last resort for what must not be lost.
-func (j *Journal) logEntry(e *Entry, cause error) {
+func (j *Journal) logEntry(ctx context.Context, e *Entry, cause error) {
 	j.metrics.logged.Inc()
-	j.log.LogAttrs(context.Background(), slog.LevelError, "journal entry kept in the log only",
+	j.log.LogAttrs(ctx, slog.LevelError, "journal entry kept in the log only",
 		slog.String("cause", cause.Error()), slog.Any("entry", *e))
 }
 

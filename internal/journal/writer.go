@@ -186,7 +186,7 @@ func (j *Journal) giveUp(batch []item, cause error) {
 	for i := range batch {
 		e := &batch[i].entry
 		if e.Kind == RefusalEntry || e.Kind == ActionEntry {
-			j.logEntry(e, cause)
+			j.logEntry(context.Background(), e, cause)
 			continue
 		}
 		j.drop(1, e.Time)
