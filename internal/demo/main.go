@@ -36,10 +36,11 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	exit := flags.Bool("exit", false, "end after the tour instead of waiting for Ctrl-C")
 	rows := flags.Int("rows", 100_000, "rows in account_move")
 	dir := flags.String("dir", ".demo", "folder for everything that the demo writes; it is removed at the end")
+	bin := flags.String("bin", "bin", "folder that lockkeeper is built into")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	s := &stage{dir: *dir, rows: *rows, out: out}
+	s := &stage{dir: *dir, bin: *bin, rows: *rows, out: out}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.open(ctx); err != nil {
 		return err

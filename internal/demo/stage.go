@@ -30,7 +30,8 @@ const (
 
 // stage is what the tour is played on: PostgreSQL, and lockkeeper in front.
 type stage struct {
-	dir  string
+	dir  string // of everything that is written
+	bin  string // of the program
 	rows int
 	out  io.Writer
 
@@ -49,7 +50,7 @@ func (s *stage) open(ctx context.Context) (err error) {
 		say string
 		do  func(context.Context) error
 	}{
-		{"Building bin/lockkeeper", s.build},
+		{"Building " + s.program(), s.build},
 		{"Starting a throwaway PostgreSQL", s.startPostgres},
 		{fmt.Sprintf("Making an Odoo-like database with %d rows in account_move", s.rows), s.fill},
 		{"Starting lockkeeper in front of it", s.startLockkeeper},
@@ -63,7 +64,7 @@ func (s *stage) open(ctx context.Context) (err error) {
 }
 
 func (s *stage) build(ctx context.Context) error {
-	return s.command(ctx, "go", "build", "-trimpath", "-o", "bin/", "./cmd/lockkeeper")
+	return s.command(ctx, "go", "build", "-trimpath", "-o", s.program(), "./cmd/lockkeeper")
 }
 
 func (s *stage) command(ctx context.Context, name string, args ...string) error {
@@ -142,7 +143,7 @@ func (s *stage) startLockkeeper(ctx context.Context) (err error) {
 	if err := s.writeConfig(); err != nil {
 		return err
 	}
-	if err := s.command(ctx, "bin/lockkeeper", "check", "-c", s.config()); err != nil {
+	if err := s.command(ctx, s.program(), "check", "-c", s.config()); err != nil {
 		return err
 	}
 	log, err := os.Create(s.log())
@@ -150,7 +151,7 @@ func (s *stage) startLockkeeper(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	s.serve = exec.CommandContext(context.WithoutCancel(ctx), "bin/lockkeeper", "serve", "-c", s.config())
+	s.serve = exec.CommandContext(context.WithoutCancel(ctx), s.program(), "serve", "-c", s.config())
 	s.serve.Stdout, s.serve.Stderr = log, log
 	s.serve.SysProcAttr = childAttributes()
 	if err := s.serve.Start(); err != nil {
@@ -211,6 +212,7 @@ func freePort(ctx context.Context, wanted int) (int, error) {
 	return wanted, l.Close()
 }
 
+func (s *stage) program() string  { return filepath.Join(s.bin, "lockkeeper") }
 func (s *stage) config() string   { return filepath.Join(s.dir, "lockkeeper.yaml") }
 func (s *stage) state() string    { return filepath.Join(s.dir, "state") }
 func (s *stage) log() string      { return filepath.Join(s.dir, "lockkeeper.log") }
@@ -228,9 +230,9 @@ func (s *stage) printConnections() {
 	fmt.Fprintf(s.out, `
 Through lockkeeper:   psql "%s"
 Past it:              psql "%s"
-Command line:         bin/lockkeeper -c %s status
+Command line:         %s -c %s status
 Log:                  %s
-`, s.guarded(), s.direct(), s.config(), s.log())
+`, s.guarded(), s.direct(), s.program(), s.config(), s.log())
 }
 
 // waitForEnd returns when the user wants to end, or lockkeeper has.

@@ -349,7 +349,7 @@ func (t *tour) lockkeeper(ctx context.Context, want string, args ...string) erro
 
 func (t *tour) cli(ctx context.Context, args ...string) (string, error) {
 	args = append(args, "-c", t.config())
-	cmd := exec.CommandContext(ctx, "bin/lockkeeper", args...)
+	cmd := exec.CommandContext(ctx, t.program(), args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
