@@ -93,8 +93,11 @@ func (s *Session) fromClient(m []byte, size int) action {
 	if !s.auth.done {
 		return s.login(m, size)
 	}
-	if s.copyIn {
+	if s.copyIn && belongsToCopy(m[0]) {
 		return s.copying(m)
+	}
+	if s.copyIn && s.out.slack > 0 && m[0] != 'X' {
+		return s.skipped(m[0])
 	}
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
 		return s.skipped(m[0])
@@ -116,7 +119,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	case 'C':
 		return s.whole(m, size, s.closeName)
 	case 'F':
-		return s.functionCall(m)
+		return s.functionCall(m, size)
 	case 'S':
 		return s.sync()
 	case 'c', 'f':
@@ -139,10 +142,16 @@ func (s *Session) fromClient(m []byte, size int) action {
 // way may come.
 func (s *Session) skipped(t byte) action {
 	if s.out.slack > 0 && t != 'd' && t != 'c' && t != 'f' && t != 'H' {
-		s.fail("08P01", "unexpected message after an error during COPY from stdin", "Send Sync first.")
+		s.failInCopy()
 		return discard
 	}
 	return forward
+}
+
+// failInCopy ends a session whose client goes on behind a Sync as if there were
+// no COPY.
+func (s *Session) failInCopy() {
+	s.fail("08P01", "unexpected message during COPY from stdin", "Send CopyDone or CopyFail first, and Sync after an error.")
 }
 
 // whole calls handle when all of a small message is at hand.
@@ -220,14 +229,18 @@ func (s *Session) copying(m []byte) action {
 		s.copyIn = false
 		return forward
 	case 'S':
-		s.out.slack++ // ignored while the COPY goes on; answered if it has failed
+		s.out.passOver() // ignored while the COPY goes on; answered if it has failed
 		return forward
-	case 'd', 'H':
+	default: // d, H
 		return forward
-	default: // X, too: the server reads the type and gives up
-		s.malformed(m)
-		return discard
 	}
+}
+
+// belongsToCopy reports whether a message may come while the server reads COPY
+// data. At any other it gives up, unless the COPY has failed meanwhile: such a
+// message is treated as one that is run.
+func belongsToCopy(t byte) bool {
+	return t == 'd' || t == 'c' || t == 'f' || t == 'H' || t == 'S'
 }
 
 // isReplicationCommand reports whether a text on a replication connection is

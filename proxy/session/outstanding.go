@@ -84,7 +84,11 @@ type Outstanding struct {
 	boundaries int    // how many of them are owed
 	skipping   bool   // the server discards everything until the Sync that is still to be sent
 	slack      int    // Syncs inside COPY data: ReadyForQuery may or may not follow
+	slackEnd   uint64 // sequence number of the first reply behind the youngest of them
 }
+
+// passed is the kind of a reply that is not owed any more.
+const passed = '-'
 
 // maxOutstanding bounds the replies owed to one session; then the client is
 // not read until the server has answered. The server answers when its output
@@ -140,10 +144,10 @@ func (o *Outstanding) grow() {
 // isBoundary reports whether ReadyForQuery answers the message.
 func isBoundary(kind byte) bool { return kind == 'S' || kind == 'Q' || kind == 'F' || kind == 'A' }
 
-// pop removes the oldest reply and every end-of-COPY mark behind it.
+// pop removes the oldest reply and every mark behind it.
 func (o *Outstanding) pop() {
 	o.drop()
-	for h := o.head(); h != nil && h.kind == 'c'; h = o.head() {
+	for h := o.head(); h != nil && (h.kind == 'c' || h.kind == passed); h = o.head() {
 		o.drop()
 	}
 }
@@ -180,32 +184,36 @@ func (o *Outstanding) skip(undo func(*reply)) {
 // copyIn is told that the oldest reply turned into COPY FROM STDIN. The server
 // takes no notice of a Sync or Flush before CopyDone, so Syncs sent before it
 // are owed nothing, unless the COPY fails early: that is the slack. It reports
-// whether the end of the data was sent already. Source: CopyGetData in
+// whether the end of the data was sent already, and whether something else was
+// that the COPY will not bear. Source: CopyGetData in
 // src/backend/commands/copyfromparse.c.
-func (o *Outstanding) copyIn() (ended bool) {
-	end := o.first + 1
-	for end < o.next && o.at(end).kind != 'c' {
-		end++
-	}
-	ended = end < o.next
-	keep := o.first + 1
+func (o *Outstanding) copyIn() (ended, early bool) {
 	for seq := o.first + 1; seq < o.next; seq++ {
-		r := o.at(seq)
-		if seq < end && r.kind == 'S' {
+		switch r := o.at(seq); r.kind {
+		case passed:
+		case 'S':
+			r.kind = passed
 			o.boundaries--
-			o.slack++
-			continue
+			o.slack, o.slackEnd = o.slack+1, seq+1
+		case 'c':
+			r.kind = passed // this COPY's own: the text may hold another
+			return true, false
+		default:
+			return false, true
 		}
-		moved := *r
-		moved.seq = keep
-		*o.at(keep) = moved
-		keep++
 	}
-	for seq := keep; seq < o.next; seq++ {
-		*o.at(seq) = reply{}
+	return false, false
+}
+
+// passOver notes a Sync that is sent while the server reads COPY data.
+func (o *Outstanding) passOver() { o.slack, o.slackEnd = o.slack+1, o.next }
+
+// answering is told that the server begins to answer the message of h: Syncs
+// sent before it have had their ReadyForQuery or never will.
+func (o *Outstanding) answering(h *reply) {
+	if o.slack > 0 && h.seq >= o.slackEnd {
+		o.slack = 0
 	}
-	o.next = keep
-	return ended
 }
 
 // ready is told of a ReadyForQuery and returns the reply that it ends, which

@@ -88,12 +88,15 @@ func (n names) closed(name string, seq uint64) {
 	}
 }
 
-// forgetStatements drops every prepared statement: DEALLOCATE ALL, DISCARD ALL.
-func (p *Prepared) forgetStatements() {
-	for name := range p.statements {
-		p.bytes -= len(name)
+// forgetStatements drops every prepared statement that is older than reply seq:
+// DEALLOCATE ALL, DISCARD ALL.
+func (p *Prepared) forgetStatements(seq uint64) {
+	for name, v := range p.statements {
+		if v.seq <= seq {
+			delete(p.statements, name)
+			p.bytes -= len(name)
+		}
 	}
-	p.statements = nil
 }
 
 // forgetPortals drops every portal: they end with their transaction.

@@ -149,12 +149,13 @@ func substituteText(rule string) string {
 
 // functionCall handles a FunctionCall. Its function is a number: nothing is
 // known of it. Source: manual, 55.2.4 "Function Call".
-func (s *Session) functionCall(m []byte) action {
-	if len(m) < wire.HeaderLen+4 {
-		return s.needMore(wire.HeaderLen + 4)
+func (s *Session) functionCall(m []byte, size int) action {
+	const oidEnd = wire.HeaderLen + 4
+	if len(m) < min(size, oidEnd) {
+		return s.needMore(min(size, oidEnd))
 	}
 	b := systemCallFacts
-	if binary.BigEndian.Uint32(m[wire.HeaderLen:]) >= firstUserObject {
+	if len(m) < oidEnd || binary.BigEndian.Uint32(m[wire.HeaderLen:]) >= firstUserObject {
 		b = userCallFacts
 	}
 	d, act := s.decide(b)

@@ -75,6 +75,9 @@ func (s *Session) wantsRow() bool {
 // fromServer decides about one message of the server.
 func (s *Session) fromServer(m wire.Message, whole bool) action {
 	h := s.out.head()
+	if h != nil && !strings.ContainsRune("ZNSAKR", rune(m.Type())) {
+		s.out.answering(h)
+	}
 	switch m.Type() {
 	case 'D':
 		return s.row(h, m, whole)
@@ -97,10 +100,7 @@ func (s *Session) fromServer(m wire.Message, whole bool) action {
 		s.parameterStatus(m.Body())
 		return forward
 	case 'G':
-		if h != nil {
-			s.copyIn = !s.out.copyIn()
-		}
-		return forward
+		return s.copyInResponse(h)
 	case 'V':
 		if h != nil && h.kind == 'F' {
 			h.done = true
@@ -118,6 +118,21 @@ func (s *Session) fromServer(m wire.Message, whole bool) action {
 	default: // t and what newer servers may send
 		return hidden(h)
 	}
+}
+
+// copyInResponse begins COPY FROM STDIN. What was sent behind a Sync and is no
+// end of the data was sent too early: whether it is run cannot be known.
+func (s *Session) copyInResponse(h *reply) action {
+	if h == nil {
+		return forward
+	}
+	ended, early := s.out.copyIn()
+	s.copyIn = !ended
+	if early && s.out.slack > 0 {
+		s.failInCopy()
+		return discard
+	}
+	return forward
 }
 
 func hidden(h *reply) action {
@@ -212,7 +227,7 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 		return
 	}
 	st := &h.batch.Statements[n]
-	s.follow(st, tag)
+	s.follow(st, tag, h.seq)
 	if st.Writes() {
 		s.wrote(h, st, rows)
 	}
@@ -232,8 +247,9 @@ func (s *Session) suspended(h *reply) {
 	}
 }
 
-// follow takes note of what a statement does to the transaction and to names.
-func (s *Session) follow(st *inspect.Statement, tag string) {
+// follow takes note of what a statement, answered by reply seq, does to the
+// transaction and to names. What was sent behind it has the names already.
+func (s *Session) follow(st *inspect.Statement, tag string, seq uint64) {
 	switch st.Kind { //nolint:exhaustive // kinds are an open set
 	case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
 		s.endTransaction(strings.HasPrefix(tag, "ROLLBACK") || st.Kind == inspect.KindRollback)
@@ -243,18 +259,19 @@ func (s *Session) follow(st *inspect.Statement, tag string) {
 	case inspect.KindRelease: // the server puts back what was before the savepoint
 		s.tx.armed = s.tx.armedTop
 	case inspect.KindPrepare:
-		if st.Prepared != nil {
+		if st.Prepared != nil && s.prep.of(false).get([]byte(st.Name)).seq <= seq {
 			s.prep.of(false).set(st.Name, slot{batch: &inspect.Batch{Class: st.Prepared.Class, Statements: []inspect.Statement{*st.Prepared}}})
 		}
 	case inspect.KindDeallocate:
-		if st.Name != "" {
+		switch {
+		case st.Name == "":
+			s.prep.forgetStatements(seq)
+		case s.prep.of(false).get([]byte(st.Name)).seq <= seq:
 			s.prep.of(false).set(st.Name, slot{})
-		} else {
-			s.prep.forgetStatements()
 		}
 	case inspect.KindDiscard:
 		if tag == "DISCARD ALL" {
-			s.prep.forgetStatements()
+			s.prep.forgetStatements(seq)
 			s.unseen = false
 		}
 	}
