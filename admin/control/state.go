@@ -57,6 +57,12 @@ func loadState(path string) (state, error) {
 	return s, nil
 }
 
+// CheckState reports whether Open could read the state file.
+func CheckState(path string) error {
+	_, err := loadState(path)
+	return err
+}
+
 func (s *state) decode(data []byte) error {
 	d := json.NewDecoder(strings.NewReader(string(data)))
 	d.DisallowUnknownFields()

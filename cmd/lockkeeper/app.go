@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +55,9 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	if err := os.MkdirAll(cfg.Admin.State, 0o700); err != nil {
 		return a, fmt.Errorf("make the state folder: %w", err)
 	}
+	if err := a.lockState(); err != nil {
+		return a, err
+	}
 	inspector := inspect.NewInspector(inspectLimits(&cfg.Limits), pgquery.Parse, a.registerer)
 	var err error
 	if a.journal, err = journal.Open(ctx, cfg.journalConfig(), log, a.registerer); err != nil {
@@ -80,6 +84,20 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 		a.later("close the control login", func() error { s.Close(context.WithoutCancel(ctx)); return nil })
 	}
 	return a, a.makeAPI()
+}
+
+// lockState keeps a second lockkeeper from the state folder: each would
+// overwrite what the other restricts.
+func (a *app) lockState() error {
+	f, err := os.OpenFile(a.cfg.state(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock the state folder: %w", err)
+	}
+	a.later("unlock the state folder", f.Close)
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock the state folder %s, which another lockkeeper may use: %w", a.cfg.Admin.State, err)
+	}
+	return nil
 }
 
 func (a *app) makeAPI() error {

@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lockkeeper/admin/control"
 	"lockkeeper/proxy"
 )
 
@@ -89,6 +92,7 @@ func check(ctx context.Context, file string, offline bool) *report {
 	}
 	r.Profile, r.Rules = p.Profile(), len(p.Rules())
 	r.checkFiles(cfg)
+	r.checkState(cfg)
 	r.warnExposure(cfg)
 	if !offline {
 		ctx, cancel := context.WithTimeout(ctx, checkTime)
@@ -128,6 +132,18 @@ func (r *report) checkFiles(cfg *config) {
 				r.fail("server.%s: ca: %v", key, err)
 			}
 		}
+	}
+}
+
+// checkState reads the state file if it may: serve refuses to start without
+// knowing what is restricted.
+func (r *report) checkState(cfg *config) {
+	err := control.CheckState(cfg.state(stateFile))
+	if errors.Is(err, fs.ErrPermission) {
+		return // the service's user may read it
+	}
+	if err != nil {
+		r.fail("%v", err)
 	}
 }
 

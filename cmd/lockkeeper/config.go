@@ -27,6 +27,7 @@ const (
 	journalFile    = "journal.db"
 	processesFile  = "processes"
 	localTokenFile = "admin.token"
+	lockFile       = "lock"
 )
 
 // config is lockkeeper.yaml.

@@ -29,7 +29,7 @@ func newServe(g *global) *cobra.Command {
 		Short: "Serve clients",
 		Long: `serve listens for clients and opens one server connection for each.
 
-SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout. SIGHUP reads the policy and
+SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout; a second one ends lockkeeper at once. SIGHUP reads the policy and
 the certificates again; a policy with mistakes changes nothing. Restrictions that were in force before a restart are in
 force after it.`,
 		Example: "  lockkeeper serve -c /etc/lockkeeper/lockkeeper.yaml\n  lockkeeper serve -c lockkeeper.yaml --log-format text --log-level debug",
@@ -120,7 +120,7 @@ func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
 	g := &run.Group{}
 	over := context.WithoutCancel(ctx) // for what follows the end
 	ctx, cancel := context.WithCancel(ctx)
-	g.Add(func() error { return a.signals(ctx) }, func(error) { cancel() })
+	g.Add(func() error { return a.signals(ctx, admin) }, func(error) { cancel() })
 	g.Add(a.proxy.Serve, func(error) { a.stopProxy(over) })
 	g.Add(func() error { return a.control.Run(ctx) }, func(error) { cancel() })
 	g.Add(admin.Serve, func(error) { a.stopAdmin(over, admin) })
@@ -128,7 +128,7 @@ func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
 }
 
 // signals waits for the signal that ends lockkeeper, and reloads on SIGHUP.
-func (a *app) signals(ctx context.Context) error {
+func (a *app) signals(ctx context.Context, admin *api.Server) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -137,17 +137,17 @@ func (a *app) signals(ctx context.Context) error {
 		case <-ctx.Done():
 			return errStopped
 		case <-hup:
-			a.reload(ctx)
+			a.reload(ctx, admin)
 		}
 	}
 }
 
 // reload reads policy and certificates again; what fails stays as it was.
-func (a *app) reload(ctx context.Context) {
+func (a *app) reload(ctx context.Context, admin *api.Server) {
 	if _, err := a.control.Reload(ctx, control.By{Author: "signal", Reason: "SIGHUP"}); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelError, "policy not reloaded, the old one stays in force", slog.String("cause", err.Error()))
 	}
-	if err := a.proxy.Reload(); err != nil {
+	if err := errors.Join(a.proxy.Reload(), admin.Reload()); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelError, "certificate not reloaded, the old one stays in use", slog.String("cause", err.Error()))
 	}
 }
