@@ -63,10 +63,10 @@ func packages(t *testing.T) []goPackage {
 }
 
 // tracked returns the paths, below the module's root, of the files that belong
-// to the repository: git's list, or all files where there is no git.
+// to the repository, new ones included: git's list, or all files without git.
 func tracked(t *testing.T) []string {
 	t.Helper()
-	cmd := exec.Command("git", "ls-files", "-z")
+	cmd := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.Output(); err == nil {
 		files := strings.Split(strings.TrimRight(string(out), "\x00"), "\x00")
