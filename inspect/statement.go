@@ -49,6 +49,7 @@ const (
 	AccessDelete
 	AccessTruncate
 	AccessDefine // DDL on it, or LOCK TABLE
+	AccessRename // ALTER TABLE … RENAME TO: what guards it by its name no longer does; AccessDefine besides
 
 	AccessWrite = AccessInsert | AccessUpdate | AccessDelete | AccessTruncate
 )
@@ -64,6 +65,7 @@ var accessNames = []struct {
 	{AccessDelete, "delete"},
 	{AccessTruncate, "truncate"},
 	{AccessDefine, "define"},
+	{AccessRename, "rename"},
 }
 
 // String lists the accesses, as in "read, update".
@@ -134,7 +136,7 @@ const (
 	HiddenCall                          // CALL of a procedure
 	HiddenFunction                      // calls a function that is not known to be harmless
 	HiddenRowLock                       // SELECT … FOR UPDATE and friends
-	HiddenServerSide                    // COPY to or from a file or program on the server, lo_import and the like
+	HiddenServerSide                    // what a READ ONLY transaction does not stop: files and programs of the server, large objects, replication slots, connections of its own
 	HiddenSettings                      // may change settings (set_config, a SET clause)
 )
 

@@ -152,7 +152,7 @@ func statementObjection(s *inspect.Statement) string {
 	case s.Kind == "LOAD":
 		return "It loads code into the server."
 	case s.Hidden&inspect.HiddenServerSide != 0:
-		return "It works on the server's files or programs."
+		return "It has effects that a read-only transaction does not stop: on files, programs, large objects, replication slots or other connections."
 	case s.Hidden&inspect.HiddenRowLock != 0:
 		return "It locks rows."
 	case s.Kind == inspect.KindPrepareTransaction || s.Kind == inspect.KindCommitPrepared:

@@ -131,7 +131,7 @@ var hiddenWords = [...]struct {
 	{inspect.HiddenCall, "calls a procedure"},
 	{inspect.HiddenFunction, "calls a function that is not known to be harmless"},
 	{inspect.HiddenRowLock, "locks rows"},
-	{inspect.HiddenServerSide, "works on the server's files or programs"},
+	{inspect.HiddenServerSide, "has effects that a read-only transaction does not stop"},
 	{inspect.HiddenSettings, "may change settings"},
 }
 

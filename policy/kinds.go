@@ -66,6 +66,8 @@ func accessOfKind(word string) inspect.Access {
 		return inspect.AccessDelete
 	case "TRUNCATE", "TRUNCATE TABLE":
 		return inspect.AccessTruncate
+	case "RENAME TABLE":
+		return inspect.AccessRename
 	default:
 		return 0
 	}

@@ -175,6 +175,9 @@ func (w *walker) rename(s *pg.RenameStmt) {
 	}
 	w.st.Kind = tag("ALTER", object)
 	w.touch(s.Relation, lock)
+	if s.Relation != nil && s.RenameType == pg.ObjectType_OBJECT_TABLE {
+		w.rels.add(named(s.Relation, inspect.AccessRename, lock))
+	}
 }
 
 // drop knows the table of what belongs to one; of an index only its own name.

@@ -32,7 +32,7 @@ func hiddenBy(funcname []*pg.Node) inspect.Hidden {
 		return inspect.HiddenFunction
 	case name == "set_config":
 		return inspect.HiddenFunction | inspect.HiddenSettings
-	case isServerSide(name):
+	case escapesReadOnly(name):
 		return inspect.HiddenFunction | inspect.HiddenServerSide
 	case has(harmlessFunctions, name):
 		return 0
@@ -41,11 +41,32 @@ func hiddenBy(funcname []*pg.Node) inspect.Hidden {
 	}
 }
 
-// isServerSide reports whether the function reads or writes files of the
-// server.
-func isServerSide(name string) bool {
-	return name == "lo_import" || name == "lo_export" || name == "pg_stat_file" ||
-		strings.HasPrefix(name, "pg_read_") || strings.HasPrefix(name, "pg_ls_")
+// escapesReadOnly reports whether the function has effects that a READ ONLY
+// transaction does not stop: it writes files or large objects (which servers
+// before 16 let through), makes or moves replication slots, writes WAL of its
+// own, controls the server, or does its work over a connection of its own.
+// Source: the manual, SET TRANSACTION and 9.27; PreventCommandIfReadOnly is
+// not called in any of them.
+func escapesReadOnly(name string) bool {
+	for _, prefix := range escapingPrefixes {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return has(escapingFunctions, name)
+}
+
+// escapingPrefixes begin the names of whole families; read only.
+var escapingPrefixes = []string{
+	"dblink", "pg_backup_", "pg_copy_", "pg_create_", "pg_drop_", "pg_file_", "pg_logical_", "pg_replication_",
+	"pg_stat_reset", "pg_wal_replay_",
+}
+
+// escapingFunctions are the rest, sorted; read only.
+var escapingFunctions = []string{
+	"lo_creat", "lo_create", "lo_export", "lo_from_bytea", "lo_import", "lo_put", "lo_truncate", "lo_truncate64", "lo_unlink",
+	"lowrite", "pg_advance_replication_slot", "pg_import_system_collations", "pg_promote",
+	"pg_reload_conf", "pg_rotate_logfile", "pg_start_backup", "pg_stop_backup", "pg_switch_wal", "pg_sync_replication_slots",
 }
 
 // builtinName returns the name without schema; false when it is qualified by
