@@ -28,13 +28,16 @@ type Listen struct {
 
 // Target is one PostgreSQL server.
 type Target struct {
-	Host     string `yaml:"host"` // host name, address, or directory of a unix socket
-	Port     uint16 `yaml:"port"`
-	Database string `yaml:"database"` // the database's name on that server, if it differs
-	SSLMode  string `yaml:"sslmode"`  // disable, allow, prefer, require, verify-ca, verify-full; libpq's meaning
-	CA       string `yaml:"ca"`       // file
-	Cert     string `yaml:"cert"`     // file: lockkeeper's certificate towards the server
-	Key      string `yaml:"key"`      // file
+	Host     string      `yaml:"host"` // host name, address, or directory of a unix socket
+	Port     uint16      `yaml:"port"`
+	Database string      `yaml:"database"` // the database's name on that server, if it differs
+	SSLMode  string      `yaml:"sslmode"`  // disable, allow, prefer, require, verify-ca, verify-full; libpq's meaning
+	CA       string      `yaml:"ca"`       // file
+	Cert     string      `yaml:"cert"`     // file: lockkeeper's certificate towards the server
+	Key      string      `yaml:"key"`      // file
+	TLS      TLSVersions `yaml:"tls"`
+
+	SSLNegotiation string `yaml:"sslnegotiation"` // postgres (default): ask for TLS; direct: begin with it (PostgreSQL 17)
 
 	// Control is lockkeeper's own login on that server: a libpq connection
 	// string for a role with pg_monitor and pg_signal_backend. Empty: locks,
@@ -49,6 +52,8 @@ type ClientTLS struct {
 	Cert string `yaml:"cert"`    // file
 	Key  string `yaml:"key"`     // file
 	CA   string `yaml:"ca"`      // file: who signs client certificates (verify-ca, verify-full)
+
+	TLSVersions `yaml:",inline"`
 }
 
 // Limits bound what clients may cost. Zero means the default.
@@ -69,7 +74,7 @@ type Limits struct {
 func Default() Config {
 	return Config{
 		Listen: Listen{TCP: []string{"127.0.0.1:6433"}, UnixMode: 0o777},
-		TLS:    ClientTLS{Mode: "disable"},
+		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second,
@@ -140,6 +145,15 @@ func (c Config) Validate() error {
 		if !sslModeKnown(t.SSLMode) {
 			complain("server.%s: sslmode %q is none of %s", key, t.SSLMode, sslModes)
 		}
+		if err := t.TLS.validate(); err != nil {
+			complain("server.%s: tls: %w", key, err)
+		}
+		switch {
+		case t.SSLNegotiation != "" && t.SSLNegotiation != "postgres" && t.SSLNegotiation != direct:
+			complain("server.%s: sslnegotiation %q is neither postgres nor direct", key, t.SSLNegotiation)
+		case t.SSLNegotiation == direct && len(t.attempts()) > 1 || t.SSLMode == "disable" && t.SSLNegotiation == direct:
+			complain("server.%s: sslnegotiation direct needs sslmode require, verify-ca or verify-full", key)
+		}
 		if (t.Cert == "") != (t.Key == "") {
 			complain("server.%s: cert and key go together", key)
 		}
@@ -159,6 +173,9 @@ func (c Config) Validate() error {
 		if strings.HasPrefix(m, "verify-") && c.TLS.CA == "" {
 			complain("tls: sslmode %s needs ca", m)
 		}
+	}
+	if err := c.TLS.validate(); err != nil {
+		complain("tls: %w", err)
 	}
 	all = append(all, c.Limits.validate())
 	return errors.Join(all...)

@@ -25,6 +25,9 @@ func (t *Target) network() (network, address string) {
 	return "tcp", net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
 }
 
+// direct is the sslnegotiation that begins with TLS.
+const direct = "direct"
+
 // attempt is one way to try a connection: with TLS or without.
 type attempt struct {
 	tls      bool
@@ -131,6 +134,9 @@ func (t *Target) open(ctx context.Context, a attempt) (*connected, error) {
 func (t *Target) secure(ctx context.Context, conn net.Conn, a attempt) (*connected, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	if t.SSLNegotiation == direct {
+		return t.handshake(ctx, conn)
+	}
 	request := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, wire.SSLCode)
 	if _, err := conn.Write(request); err != nil {
 		return nil, fmt.Errorf("ask server for TLS: %w", err)
@@ -148,6 +154,11 @@ func (t *Target) secure(ctx context.Context, conn net.Conn, a attempt) (*connect
 	default:
 		return nil, errors.New("ask server for TLS: unexpected answer")
 	}
+	return t.handshake(ctx, conn)
+}
+
+// handshake puts TLS on a connection.
+func (t *Target) handshake(ctx context.Context, conn net.Conn) (*connected, error) {
 	cfg, err := t.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -156,13 +167,17 @@ func (t *Target) secure(ctx context.Context, conn net.Conn, a attempt) (*connect
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS with server: %w", err)
 	}
+	if t.SSLNegotiation == direct && secured.ConnectionState().NegotiatedProtocol != alpn {
+		return nil, errors.New("TLS with server: it did not say by ALPN that it speaks PostgreSQL's protocol")
+	}
 	return &connected{Conn: secured, tls: true}, nil
 }
 
 // tlsConfig reads the files anew, so that a renewed certificate is used by the
 // next connection.
 func (t *Target) tlsConfig() (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.Host, NextProtos: []string{"postgresql"}}
+	cfg := &tls.Config{ServerName: t.Host, NextProtos: []string{alpn}}
+	t.TLS.apply(cfg)
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {

@@ -86,6 +86,9 @@ func (h *hello) answer(err error) {
 // Source: manual, 55.2.1 "Start-up" and 55.2.10 "SSL Session Encryption";
 // ProcessStartupPacket in src/backend/postmaster/postmaster.c.
 func (h *hello) read() error {
+	if err := h.direct(); err != nil {
+		return err
+	}
 	for sslDone, gssDone := false, false; ; {
 		if err := h.readPacket(); err != nil {
 			return err
@@ -143,9 +146,49 @@ func (h *hello) secure() error {
 		}
 		return nil
 	}
+	if pending(h.conn) {
+		return &fatal{
+			sqlstate: "08P01", message: "received unencrypted data after SSL request",
+			hint: "Either the client does not wait for the answer, or somebody between it and lockkeeper puts data before the encrypted ones.",
+		}
+	}
 	if _, err := h.conn.Write([]byte{'S'}); err != nil {
 		return fmt.Errorf("accept TLS: %w", err)
 	}
+	return h.handshake(cfg)
+}
+
+// tlsHandshake is the first byte of a TLS connection, and of no startup packet.
+const tlsHandshake = 0x16
+
+// direct begins TLS with a client that does so without asking. It has to say
+// by ALPN that it means PostgreSQL, or another protocol's client might be made
+// to speak it. A client that may not do so is told nothing, as by the server.
+// Source: manual, 55.2.11 "SSL Session Encryption"; ProcessSSLStartup in
+// src/backend/tcop/backend_startup.c.
+func (h *hello) direct() error {
+	first, err := peekFirst(h.conn)
+	if err != nil {
+		return fmt.Errorf("read startup packet: %w", err)
+	}
+	if first != tlsHandshake {
+		return nil
+	}
+	cfg := h.s.tls.config()
+	if cfg == nil || h.conn.LocalAddr().Network() == "unix" {
+		return errors.New("direct TLS from client: TLS is not offered here")
+	}
+	if err := h.handshake(cfg); err != nil {
+		return err
+	}
+	if t, ok := h.conn.(*tls.Conn); ok && t.ConnectionState().NegotiatedProtocol != alpn {
+		return errors.New("direct TLS from client: it did not say by ALPN that it means PostgreSQL")
+	}
+	return nil
+}
+
+// handshake puts TLS on the connection.
+func (h *hello) handshake(cfg *tls.Config) error {
 	secured := tls.Server(h.conn, cfg)
 	if err := secured.HandshakeContext(h.s.ctx); err != nil {
 		return fmt.Errorf("TLS with client: %w", err)
