@@ -38,7 +38,7 @@ func TestDDL(t *testing.T) {
 			"define ALTER TABLE | b: define; ACCESS EXCLUSIVE | a: define; SHARE UPDATE EXCLUSIVE # noblock, concurrently",
 		},
 		{"ALTER TABLE a INHERIT b", "define ALTER TABLE | b: define; SHARE UPDATE EXCLUSIVE | a: define; ACCESS EXCLUSIVE"},
-		{"ALTER TABLE a RENAME TO b", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
+		{"ALTER TABLE a RENAME TO b", "define ALTER TABLE | a: define, rename; ACCESS EXCLUSIVE"},
 		{"ALTER TABLE a RENAME COLUMN b TO c", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER TABLE a RENAME CONSTRAINT b TO c", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER TABLE a SET SCHEMA s", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
