@@ -175,7 +175,9 @@ func (w *walker) rename(s *pg.RenameStmt) {
 	}
 	w.st.Kind = tag("ALTER", object)
 	w.touch(s.Relation, lock)
-	if s.Relation != nil && s.RenameType == pg.ObjectType_OBJECT_TABLE {
+	// ALTER INDEX … RENAME works on tables, too (RangeVarCallbackForAlterRelation
+	// in src/backend/commands/tablecmds.c).
+	if s.Relation != nil && (s.RenameType == pg.ObjectType_OBJECT_TABLE || s.RenameType == pg.ObjectType_OBJECT_INDEX) {
 		w.rels.add(named(s.Relation, inspect.AccessRename, lock))
 	}
 }

@@ -43,7 +43,7 @@ func TestDDL(t *testing.T) {
 		{"ALTER TABLE a RENAME CONSTRAINT b TO c", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER TABLE a SET SCHEMA s", "define ALTER TABLE | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER VIEW v RENAME TO w", "define ALTER VIEW | v: define; ACCESS EXCLUSIVE"},
-		{"ALTER INDEX i RENAME TO j", "define ALTER INDEX | i: define; SHARE UPDATE EXCLUSIVE"},
+		{"ALTER INDEX i RENAME TO j", "define ALTER INDEX | i: define, rename; SHARE UPDATE EXCLUSIVE"},
 		{"ALTER INDEX i SET (fillfactor = 70)", "define ALTER INDEX | i: define; SHARE UPDATE EXCLUSIVE"},
 		{"ALTER TRIGGER g ON a RENAME TO h", "define ALTER TRIGGER | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER TYPE y RENAME ATTRIBUTE a TO b", "define ALTER TYPE | y: define"},
