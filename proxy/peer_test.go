@@ -37,13 +37,21 @@ func newPeer(t testing.TB, address, user, database string, parameters ...string)
 	return p
 }
 
-func dialPeer(t testing.TB, address, user, database string, parameters ...string) (*peer, error) {
+// rawDial connects, until the test ends.
+func rawDial(t testing.TB, address string) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(t.Context(), "tcp", address)
+	if err == nil {
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	return conn, err
+}
+
+func dialPeer(t testing.TB, address, user, database string, parameters ...string) (*peer, error) {
+	conn, err := rawDial(t, address)
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { _ = conn.Close() })
 	p := &peer{t: t, conn: conn, fe: pgproto3.NewFrontend(conn, conn)}
 	values := map[string]string{"user": user, "database": database}
 	for i := 0; i+1 < len(parameters); i += 2 {

@@ -178,7 +178,7 @@ func value(have string) string {
 // restoring is session settings of ours that have to be put back after the
 // message at hand.
 type restoring struct {
-	text     string
+	texts    []string
 	attempts int
 }
 
@@ -187,18 +187,19 @@ const maxRestores = 3
 
 // setForSession lowers session settings for a statement that cannot run in a
 // transaction block. Nothing may be owed. The old values come from
-// pg_settings, which also tells whether RESET gives them back. flags go to the
-// queries of ours.
+// pg_settings, which also tells whether RESET gives them back. flags go to what
+// is sent, which is in the extended protocol: a Query would destroy the client's
+// unnamed statement.
 func (s *Session) setForSession(want []timeout, flags flag) (action, bool) {
 	switch s.head.stage {
 	case stageNew:
 		s.head.stage = stageAsked
 		s.answers = s.answers[:0]
-		var ask strings.Builder
+		ask := make([]string, 0, len(want))
 		for i := range want {
-			ask.WriteString("SELECT pg_catalog.concat(source, ' ', setting) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) '" + want[i].name + "';")
+			ask = append(ask, "SELECT pg_catalog.concat(source, ' ', setting) FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) '"+want[i].name+"'")
 		}
-		s.ourQuery(ask.String(), flags|wantRow)
+		s.ourExchange(ask, flags|wantRow)
 		return s.waitReplies(), false
 	case stageAsked:
 		if len(s.answers) != len(want) {
@@ -206,11 +207,11 @@ func (s *Session) setForSession(want []timeout, flags flag) (action, bool) {
 		}
 		s.head.stage = stageSet
 		set, back := sessionSettings(want, s.answers)
-		if set == "" {
+		if len(set) == 0 {
 			return forward, true
 		}
-		s.settings = &restoring{text: back}
-		s.ourQuery(set, flags)
+		s.settings = &restoring{texts: back}
+		s.ourExchange(set, flags)
 		return s.waitReplies(), false
 	case stageSet:
 	}
@@ -219,7 +220,7 @@ func (s *Session) setForSession(want []timeout, flags flag) (action, bool) {
 
 // sessionSettings returns the texts that lower settings for the session and
 // put them back. answers are "source value", the value in milliseconds.
-func sessionSettings(want []timeout, answers []string) (set, back string) {
+func sessionSettings(want []timeout, answers []string) (set, back []string) {
 	for i := range want {
 		source, old, _ := strings.Cut(answers[i], " ")
 		have, _ := parseTimeout(old)
@@ -227,11 +228,11 @@ func sessionSettings(want []timeout, answers []string) (set, back string) {
 		if !changed {
 			continue
 		}
-		set += "SET " + want[i].name + " = '" + formatTimeout(d) + "';"
+		set = append(set, "SET "+want[i].name+" = '"+formatTimeout(d)+"'")
 		if source == "session" {
-			back += "SET " + want[i].name + " = '" + old + "';"
+			back = append(back, "SET "+want[i].name+" = '"+old+"'")
 		} else {
-			back += "RESET " + want[i].name + ";"
+			back = append(back, "RESET "+want[i].name)
 		}
 	}
 	return set, back
@@ -249,7 +250,17 @@ func (s *Session) restoreSettings() {
 
 func (s *Session) sendRestore() {
 	s.settings.attempts++
-	s.ourQuery(s.settings.text, hideBody|restore)
+	s.ourExchange(s.settings.texts, hideBody|restore)
+}
+
+// ourExchange sends statements of ours and a Sync, in a transaction of their
+// own. flags go to their Executes and to the Sync.
+func (s *Session) ourExchange(texts []string, flags flag) {
+	for _, text := range texts {
+		s.ourStatement(text, flags&^hideReady)
+	}
+	s.out.push('S', flags)
+	s.ToServer.Forward(syncMessage)
 }
 
 // ourStatement sends one statement of ours in the extended protocol: named, so

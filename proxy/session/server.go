@@ -512,7 +512,11 @@ func (s *Session) failed(h *reply, code string, act action) action {
 		return act
 	}
 	failing := h.seq
+	owned := h.flags & (leads | restore)
 	s.out.skip(func(r *reply) { s.undo(r, r.seq == failing) })
+	if end := s.out.head(); end != nil && owned != 0 && end.flags&owned != 0 {
+		end.fail = true
+	}
 	return act
 }
 
