@@ -20,6 +20,7 @@ const (
 )
 
 var checks = [...]Check{
+	{"critical-rename", "ALTER TABLE … RENAME TO would take a critical table out of every rule's sight.", false},
 	{"unbounded-write", "UPDATE, DELETE, MERGE and TRUNCATE that would change every row of a critical table.", false},
 	{"ddl-timeouts", "DDL that waits for a strong lock, or holds it, for too long.", false},
 	{"throttle", "Statements or rows that come faster than a rule allows.", false},
