@@ -141,7 +141,7 @@ func (w *walker) conflictBound(s *pg.InsertStmt) (b inspect.Bound, rows int) {
 	if n, ok := w.listLength(sel, 0); ok {
 		return inspect.BoundKeyed, n
 	}
-	if e.isWhole(sel, 0) && (s.OnConflictClause.WhereClause == nil || e.eval(s.OnConflictClause.WhereClause, false).cond == condTrue) {
+	if e.isWholeQuery(sel) && (s.OnConflictClause.WhereClause == nil || e.eval(s.OnConflictClause.WhereClause, false).cond == condTrue) {
 		return inspect.BoundNone, 0
 	}
 	return inspect.BoundPredicate, 0
@@ -160,15 +160,15 @@ type rows struct {
 // source is one FROM item beside the target.
 type source struct {
 	alias string
-	whole bool // all rows of the target's table, with its key
-	list  bool // rows that the text lists
-	rows  int  // of a list: how many, 0 when the text does not show it
+	item  *pg.Node // nil where rows of it may be left out by a join
+	list  bool     // rows that the text lists
+	rows  int      // of a list: how many, 0 when the text does not show it
 }
 
 func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
 	e := &rows{w: w, target: target, alias: aliasOf(target), values: folder{search: &w.search}}
 	for _, n := range from {
-		e.addSource(n)
+		e.addSource(n, true)
 	}
 	if len(from) == 0 {
 		e.values.alias = e.alias
@@ -176,18 +176,33 @@ func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
 	return e
 }
 
-func (e *rows) addSource(n *pg.Node) {
-	switch v := n.GetNode().(type) {
-	case *pg.Node_JoinExpr:
-		e.addSource(v.JoinExpr.Larg)
-		e.addSource(v.JoinExpr.Rarg)
-	case *pg.Node_RangeVar, *pg.Node_RangeSubselect, *pg.Node_RangeFunction, *pg.Node_RangeTableSample:
-		s := source{alias: fromAlias(n), whole: e.isWholeItem(n, 0)}
-		s.rows, s.list = e.w.itemLength(n, 0)
-		e.sources = append(e.sources, s)
-	default:
-		e.sources = append(e.sources, source{})
+// addSource notes a FROM item; complete says that no join leaves rows of it
+// out.
+func (e *rows) addSource(n *pg.Node, complete bool) {
+	if j := n.GetJoinExpr(); j != nil {
+		left, right := e.keepsSides(j)
+		e.addSource(j.Larg, complete && left)
+		e.addSource(j.Rarg, complete && right)
+		for _, alias := range []*pg.Alias{j.Alias, j.JoinUsingAlias} {
+			if alias != nil {
+				e.sources = append(e.sources, source{alias: alias.Aliasname})
+			}
+		}
+		return
 	}
+	s := source{alias: fromAlias(n), item: n}
+	if !complete {
+		s.item = nil
+	}
+	s.rows, s.list = e.w.itemLength(n, 0)
+	e.sources = append(e.sources, s)
+}
+
+// keepsSides reports which sides of a join keep all their rows.
+func (e *rows) keepsSides(j *pg.JoinExpr) (left, right bool) {
+	cross := !j.IsNatural && len(j.UsingClause) == 0 && (j.Quals == nil || e.values.fold(j.Quals).isTrue())
+	full := j.Jointype == pg.JoinType_JOIN_FULL
+	return cross || full || j.Jointype == pg.JoinType_JOIN_LEFT, cross || full || j.Jointype == pg.JoinType_JOIN_RIGHT
 }
 
 // fromAlias returns the name under which a FROM item's columns are known.
@@ -198,12 +213,27 @@ func fromAlias(n *pg.Node) string {
 	case *pg.Node_RangeSubselect:
 		return v.RangeSubselect.GetAlias().GetAliasname()
 	case *pg.Node_RangeFunction:
-		return v.RangeFunction.GetAlias().GetAliasname()
+		if alias := v.RangeFunction.GetAlias().GetAliasname(); alias != "" {
+			return alias
+		}
+		return functionName(v.RangeFunction)
+	case *pg.Node_RangeTableFunc:
+		return v.RangeTableFunc.GetAlias().GetAliasname()
 	case *pg.Node_RangeTableSample:
 		return fromAlias(v.RangeTableSample.Relation)
 	default:
 		return ""
 	}
+}
+
+// functionName returns the name of the one function in FROM: it is the name
+// of its columns' table where there is no alias.
+func functionName(f *pg.RangeFunction) string {
+	if len(f.Functions) != 1 || len(listOf(f.Functions[0])) == 0 {
+		return ""
+	}
+	_, name, _ := nameOf(listOf(f.Functions[0])[0].GetFuncCall().GetFuncname())
+	return name
 }
 
 // link notes whether a condition joins the target to all rows of its own
@@ -221,15 +251,17 @@ func (e *rows) link(n *pg.Node) {
 	}
 }
 
-// joinsWhole reports whether a = b joins the target's key to the key of its
-// own table.
+// joinsWhole reports whether a = b joins a column of the target's to the same
+// column of its own table: every row finds itself (but for NULL, which is
+// passed over as in a = a).
 func (e *rows) joinsWhole(a, b *pg.Node) bool {
-	if !e.isKey(a) {
+	column := e.targetColumn(a)
+	if column == "" {
 		return false
 	}
-	alias, column := columnOf(b)
+	alias, name := columnOf(b)
 	s := e.source(alias)
-	return s != nil && s.whole && isKeyName(column)
+	return s != nil && s.item != nil && e.wholeColumn(s.item, alias, name, 0) == column
 }
 
 func (e *rows) source(alias string) *source {
@@ -256,15 +288,21 @@ func columnOf(n *pg.Node) (qualifier, column string) {
 	return qualifier, column
 }
 
-// isKey reports whether n is the target's key, perhaps cast to a type that
-// keeps its values apart.
-func (e *rows) isKey(n *pg.Node) bool {
+// targetColumn returns the name of the target's column that n is, perhaps cast
+// to a type that keeps its values apart; "" when it is none.
+func (e *rows) targetColumn(n *pg.Node) string {
 	for n.GetTypeCast() != nil && keepsApart(n.GetTypeCast().TypeName) {
 		n = n.GetTypeCast().Arg
 	}
 	qualifier, column := columnOf(n)
-	return isKeyName(column) && (qualifier == e.alias || qualifier == "" && len(e.sources) == 0)
+	if qualifier == e.alias || qualifier == "" && len(e.sources) == 0 {
+		return column
+	}
+	return ""
 }
+
+// isKey reports whether n is the target's key.
+func (e *rows) isKey(n *pg.Node) bool { return isKeyName(e.targetColumn(n)) }
 
 func keepsApart(t *pg.TypeName) bool {
 	_, name, _ := nameOf(t.GetNames())
@@ -274,11 +312,11 @@ func keepsApart(t *pg.TypeName) bool {
 
 // once reports whether n has one value for the whole statement: nothing of a
 // row in it, and no function that is evaluated for each.
-func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !e.w.search.mayBeVolatile(n) }
+func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !e.w.search.varies(n) }
 
 // independent is once where columns of other sources count as fixed, too.
 func (e *rows) independent(n *pg.Node) bool {
-	return !e.dependsOnRow(n, e.linked) && !e.w.search.mayBeVolatile(n)
+	return !e.dependsOnRow(n, e.linked) && !e.w.search.varies(n)
 }
 
 // dependsOnRow reports whether n may hold a column of the target's; with

@@ -57,6 +57,15 @@ func TestConditions(t *testing.T) {
 			"id IN (SELECT id FROM (SELECT id FROM m) x)", "id IN (SELECT DISTINCT id FROM m ORDER BY id)", "id IN (SELECT id FROM m LIMIT ALL)",
 			"id IN (SELECT id FROM m TABLESAMPLE BERNOULLI (100))", "EXISTS (SELECT 1 FROM m b WHERE b.id = m.id)",
 			"EXISTS (SELECT 1 FROM m b WHERE m.id = b.id AND true)", "id IN (SELECT id FROM m WHERE id IN (SELECT id FROM m))",
+			"name IN (SELECT name FROM m)", "name = ANY (ARRAY(SELECT name FROM m))", "EXISTS (SELECT 1 FROM m b WHERE b.name = m.name)",
+			"id IN (SELECT id FROM m UNION SELECT id FROM other)", "id IN (WITH x AS (SELECT id FROM m) SELECT id FROM x)",
+			"id IN (SELECT y.id FROM (SELECT id, name FROM m) y)", "id IN (SELECT a FROM (SELECT id AS a FROM m) y)", "id IN (SELECT id AS a FROM m)",
+			"id IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id)", "EXISTS (SELECT 1 FROM m b, other o WHERE b.id = m.id)",
+			// Nothing is in an empty list.
+			"id <> ALL ('{}')", "NOT (id = ANY (ARRAY[]::int[]))", "id NOT IN (SELECT id FROM other WHERE false)", "id NOT IN (SELECT 1 LIMIT 0)",
+			// Arithmetic and order.
+			"id - id = 0", "id * 0 = 0", "id / id = 1", "id + 1 > id", "id > id - 1", "id BETWEEN id - 1 AND id + 1", "random() < 1", "name >= ''", "name LIKE name",
+			"name ~ 'a*'", "name ~* '(x|)'", "id = id::int", "active IS TRUE OR active IS NOT TRUE", "clock_timestamp() > '2020-01-01'", "id - 1 < id + 1",
 			// Optional filters: everything when the parameter is NULL.
 			"id = coalesce($1, id)", "name = coalesce($1::text, name)",
 		},
@@ -86,9 +95,13 @@ func TestConditions(t *testing.T) {
 			"EXISTS (SELECT 1 FROM other o WHERE o.id = m.id)", "NOT EXISTS (SELECT 1 FROM other o WHERE o.id = m.id)",
 			"EXISTS (SELECT 1 FROM m b WHERE b.id = m.id AND b.active)", "EXISTS (SELECT 1 FROM m b WHERE b.parent_id = m.id)",
 			"random() < 0.1", "random() >= 0.5", "id = (random() * 50)::int", "my_function(id)", "my_function()", "id = my_function()",
-			"length(name) >= 1", "length(name) < 5", "id = parent_id", "id % 2 = 0", "id + 1 = 5", "date < now() - interval '1 day'",
+			"length(name) >= 1", "length(name) > length(ref)", "random() > abs(amount)", "length(name) < 5", "id = parent_id", "id % 2 = 0", "id + 1 = 5", "date < now() - interval '1 day'",
 			"id IN (SELECT id FROM (VALUES (1)) AS v(x))", // id is the row's own
-			"id = name::int", "id::bool = true", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
+			"id = name::int", "id::bool = true", "id + 1 < id", "name < ''", "name ~ 'a+'", "name ~ '^a*$'", "id <> ALL ('{1}')", "NOT (id = ANY ($1))",
+			"id NOT IN (SELECT id FROM other)", "id IN (SELECT x.id FROM m x JOIN other o ON o.id = x.id)", "id IN (SELECT other_id AS id FROM m)",
+			"id IN (WITH m AS (SELECT id FROM other) SELECT id FROM m)", "id IN (SELECT id FROM m INTERSECT SELECT id FROM other)", "name IN (SELECT id FROM m)",
+			"id IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id WHERE o.id IS NULL)", "EXISTS (SELECT 1 FROM m b, other o WHERE b.id = m.id AND o.v = 'x')",
+			"id IN (SELECT y.b FROM m AS y(a, b))", "id - other = 0", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},
 	}
@@ -133,6 +146,18 @@ func TestBoundsOfJoins(t *testing.T) {
 		{`WITH b AS (SELECT * FROM m) DELETE FROM m USING b WHERE b.id = m.id`, "vacuous"},
 		{`WITH b AS (SELECT id FROM m) DELETE FROM m USING b WHERE b.id = m.id`, "vacuous"},
 		{`WITH b AS (SELECT id FROM m) DELETE FROM m WHERE id IN (SELECT id FROM b)`, "vacuous"},
+		{`DELETE FROM m USING m b WHERE m.name = b.name`, "vacuous"},
+		{`DELETE FROM m USING (SELECT id AS a, name FROM m) b WHERE b.a = m.id`, "vacuous"},
+		{`UPDATE m SET a = 1 FROM m b LEFT JOIN other o ON o.id = b.id WHERE m.id = b.id`, "vacuous"},
+		{`MERGE INTO m USING (SELECT id, name FROM m) b ON m.id = b.id WHEN MATCHED THEN DELETE`, "vacuous"},
+		{`INSERT INTO m (id, name) SELECT id, 'x' FROM m ON CONFLICT (id) DO UPDATE SET name = 'x'`, "none"},
+		{`INSERT INTO m (id, name) SELECT id, 'x' FROM m WHERE active ON CONFLICT (id) DO UPDATE SET name = 'x'`, "predicate"},
+		// Joined rows that a join may leave out.
+		{`UPDATE m SET a = 1 FROM other x JOIN m b ON b.other_id = x.id WHERE m.id = b.id`, "predicate"},
+		{`UPDATE m SET a = 1 FROM other x LEFT JOIN m b ON b.other_id = x.id WHERE m.id = b.id`, "predicate"},
+		{`DELETE FROM m USING (other a JOIN other b ON true) j WHERE m.id = j.id`, "predicate"},
+		{`DELETE FROM m USING generate_series(1, 5) WHERE m.id = generate_series.generate_series`, "predicate"},
+		{`DELETE FROM m USING generate_series(1, 5) AS g WHERE m.id = g.g`, "predicate"},
 		// The table again, with a condition on it.
 		{`DELETE FROM m USING m b WHERE m.id = b.id AND b.active`, "predicate"},
 		{`DELETE FROM m USING m b WHERE m.name = b.name AND m.id > b.id`, "predicate"},

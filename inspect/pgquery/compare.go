@@ -2,10 +2,14 @@ package pgquery
 
 import (
 	"math"
+	"regexp"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
+
+// maxPattern bounds the regular expressions that are looked into.
+const maxPattern = 64
 
 // foldOperator folds operators and what the grammar makes of them: IN,
 // BETWEEN, LIKE, IS DISTINCT FROM.
@@ -26,6 +30,9 @@ func (k *folder) foldOperator(x *pg.A_Expr) value {
 			return k.foldIn("=", x.Lexpr, a.Elements)
 		}
 	case pg.A_Expr_Kind_AEXPR_LIKE, pg.A_Expr_Kind_AEXPR_ILIKE, pg.A_Expr_Kind_AEXPR_SIMILAR:
+		if v, isLike := k.foldSameMatch(op, x); isLike {
+			return v
+		}
 		return k.foldMatch(op, x.Rexpr)
 	case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM:
 		return k.foldBetween(x, false)
@@ -70,8 +77,10 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 	if l, r := a.GetRowExpr(), b.GetRowExpr(); l != nil && r != nil {
 		return k.foldRows(op, l.Args, r.Args)
 	}
-	if v := k.foldRange(op, a, b); v.kind != valueUnknown {
-		return v
+	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra} {
+		if v := rule(op, a, b); v.kind != valueUnknown {
+			return v
+		}
 	}
 	return foldValues(op, k.fold(a), k.fold(b))
 }
@@ -85,7 +94,7 @@ func (k *folder) same(a, b *pg.Node) bool {
 			return true
 		}
 	}
-	return equal(a, b) && !k.search.mayBeVolatile(a)
+	return equal(a, b) && !k.search.varies(a)
 }
 
 // hasNull reports whether the expression is the constant NULL.
@@ -122,6 +131,9 @@ func (k *folder) simpler(n *pg.Node) *pg.Node {
 	}
 	if s := n.GetSubLink(); s.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK {
 		return k.scalar(s.Subselect.GetSelectStmt())
+	}
+	if c := n.GetTypeCast(); c != nil && c.Arg.GetColumnRef() != nil && keepsApart(c.TypeName) {
+		return c.Arg
 	}
 	x := n.GetAExpr()
 	if x.GetKind() != pg.A_Expr_Kind_AEXPR_OP || x.Rexpr == nil {
@@ -234,6 +246,49 @@ func foldNumbers(op string, a, b float64) value {
 	}
 }
 
+// foldShift compares x + a with x + b.
+func (k *folder) foldShift(op string, a, b *pg.Node) value {
+	x, left := k.shift(a)
+	y, right := k.shift(b)
+	if _, ok := compareSame(op); !ok || left == right || !k.same(x, y) {
+		return unknownValue
+	}
+	return foldNumbers(op, left, right)
+}
+
+// shift splits x + c and x - c.
+func (k *folder) shift(n *pg.Node) (x *pg.Node, c float64) {
+	if e := n.GetAExpr(); e.GetKind() == pg.A_Expr_Kind_AEXPR_OP && e.Lexpr != nil && e.Rexpr != nil {
+		by := k.fold(e.Rexpr).number()
+		switch op := opName(e); {
+		case math.IsNaN(by):
+		case op == "+":
+			return e.Lexpr, by
+		case op == "-":
+			return e.Lexpr, -by
+		}
+	}
+	return n, 0
+}
+
+// foldAlgebra knows x - x, x * 0, x / x, and that no text is less than the
+// empty one.
+func (k *folder) foldAlgebra(op string, a, b *pg.Node) value {
+	left, right := k.fold(a), k.fold(b)
+	switch {
+	case op == "-" && k.same(a, b), op == "*" && (left.number() == 0 || right.number() == 0):
+		return numberValue(0)
+	case op == "/" && k.same(a, b):
+		return numberValue(1)
+	case op == ">=" && isEmptyText(right), op == "<=" && isEmptyText(left):
+		return boolValue(true)
+	default:
+		return unknownValue
+	}
+}
+
+func isEmptyText(v value) bool { return v.kind == valueText && v.s == "" }
+
 // notNegative are functions whose result is never below zero.
 var notNegative = map[string]bool{
 	"length": true, "char_length": true, "character_length": true, "octet_length": true, "bit_length": true,
@@ -244,10 +299,13 @@ var notNegative = map[string]bool{
 // foldRange compares a function that is never negative with a number. For
 // NULL it is NULL, which is passed over as in x = x.
 func (k *folder) foldRange(op string, a, b *pg.Node) value {
-	if isNotNegative(b) {
+	if isNotNegative(b) && !isNotNegative(a) {
 		return k.foldRange(mirror(op), b, a)
 	}
 	limit := k.fold(b).number()
+	if isRandom(a) && (op == "<" && limit >= 1 || op == "<=" && limit >= 1) {
+		return boolValue(true)
+	}
 	if !isNotNegative(a) || math.IsNaN(limit) {
 		return unknownValue
 	}
@@ -259,6 +317,12 @@ func (k *folder) foldRange(op string, a, b *pg.Node) value {
 	default:
 		return unknownValue
 	}
+}
+
+// isRandom reports whether n is random(), which is below one.
+func isRandom(n *pg.Node) bool {
+	name, ok := builtinName(n.GetFuncCall().GetFuncname())
+	return ok && name == "random"
 }
 
 func isNotNegative(n *pg.Node) bool {
@@ -333,6 +397,28 @@ func inResult(op string, found, open bool) value {
 
 func isMatch(op string) bool { return op == "~" || op == "~*" || op == "!~" || op == "!~*" }
 
+// foldSameMatch is x LIKE x. Where x holds wildcards or escapes it may be
+// false, which is passed over.
+func (k *folder) foldSameMatch(op string, x *pg.A_Expr) (v value, ok bool) {
+	if !strings.HasSuffix(op, "~~") && !strings.HasSuffix(op, "~~*") || !k.same(k.simplify(x.Lexpr), k.simplify(x.Rexpr)) {
+		return unknownValue, false
+	}
+	return boolValue(!strings.HasPrefix(op, "!")), true
+}
+
+// matchesEverything reports whether a regular expression matches every text:
+// it is one of the plain ones, or it needs neither a character nor a place.
+func matchesEverything(pattern string) bool {
+	if strings.Contains(" ^ $ ^.* .*$ ^.*$ ", " "+pattern+" ") || pattern == "" {
+		return true
+	}
+	if len(pattern) > maxPattern || strings.ContainsAny(pattern, `^$\`) {
+		return false
+	}
+	re, err := regexp.Compile(pattern)
+	return err == nil && re.MatchString("")
+}
+
 // foldMatch is LIKE and its kin with a pattern that everything matches.
 func (k *folder) foldMatch(op string, pattern *pg.Node) value {
 	regular := isMatch(op)
@@ -347,7 +433,7 @@ func (k *folder) foldMatch(op string, pattern *pg.Node) value {
 	}
 	matchesAll := v.s != "" && strings.Trim(v.s, "%") == ""
 	if regular {
-		matchesAll = strings.Contains(" | ^ | $ | .* | ^.* | .*$ | ^.*$ ", " "+v.s+" ") || v.s == ""
+		matchesAll = matchesEverything(v.s)
 	}
 	if !matchesAll {
 		return unknownValue

@@ -1,6 +1,8 @@
 package pgquery
 
 import (
+	"strings"
+
 	pg "github.com/pganalyze/pg_query_go/v5"
 )
 
@@ -37,12 +39,13 @@ func (e *rows) evalNode(n *pg.Node, not bool) outcome {
 	case *pg.Node_BoolExpr:
 		return e.evalBool(v.BoolExpr, not)
 	case *pg.Node_AExpr:
-		if !not {
-			return e.evalOperator(v.AExpr)
-		}
+		return e.evalOperator(v.AExpr, not)
 	case *pg.Node_SubLink:
 		if !not {
 			return e.evalSubLink(v.SubLink)
+		}
+		if v.SubLink.SubLinkType == pg.SubLinkType_ANY_SUBLINK && e.isEmpty(v.SubLink.Subselect.GetSelectStmt()) {
+			return outcome{cond: condTrue}
 		}
 	case *pg.Node_BooleanTest:
 		return e.evalTest(v.BooleanTest, not)
@@ -96,8 +99,14 @@ func (k *folder) coversAll(args []*pg.Node) bool {
 // negators are the operators that are each other's negation.
 var negators = map[string]string{"=": "<>", "<": ">=", ">": "<=", "~~": "!~~", "~~*": "!~~*", "~": "!~", "~*": "!~*"}
 
+var oppositeTests = map[pg.BoolTestType]pg.BoolTestType{
+	pg.BoolTestType_IS_TRUE:    pg.BoolTestType_IS_NOT_TRUE,
+	pg.BoolTestType_IS_FALSE:   pg.BoolTestType_IS_NOT_FALSE,
+	pg.BoolTestType_IS_UNKNOWN: pg.BoolTestType_IS_NOT_UNKNOWN,
+}
+
 func (k *folder) opposite(a, b *pg.Node) bool {
-	if k.search.mayBeVolatile(a) {
+	if k.search.varies(a) {
 		return false
 	}
 	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
@@ -105,6 +114,9 @@ func (k *folder) opposite(a, b *pg.Node) bool {
 	}
 	if x, y := a.GetNullTest(), b.GetNullTest(); x != nil && y != nil {
 		return x.Nulltesttype != y.Nulltesttype && equal(x.Arg, y.Arg)
+	}
+	if x, y := a.GetBooleanTest(), b.GetBooleanTest(); x != nil && y != nil {
+		return oppositeTests[x.Booltesttype] == y.Booltesttype && equal(x.Arg, y.Arg)
 	}
 	if x, y := a.GetAExpr(), b.GetAExpr(); x != nil && y != nil && x.Kind == y.Kind {
 		return negators[opName(x)] == opName(y) && opName(y) != "" && equal(x.Lexpr, y.Lexpr) && equal(x.Rexpr, y.Rexpr)
@@ -149,20 +161,45 @@ func (e *rows) evalCase(c *pg.CaseExpr, not bool) outcome {
 	return o
 }
 
-func (e *rows) evalOperator(x *pg.A_Expr) outcome {
-	if opName(x) != "=" {
-		return outcome{}
-	}
-	switch x.Kind {
-	case pg.A_Expr_Kind_AEXPR_OP:
+// evalOperator is a comparison, or its negation.
+func (e *rows) evalOperator(x *pg.A_Expr, not bool) outcome {
+	switch op := opName(x); {
+	case not && op == "<>" && x.Kind == pg.A_Expr_Kind_AEXPR_OP:
 		return e.evalEquals(x.Lexpr, x.Rexpr)
-	case pg.A_Expr_Kind_AEXPR_IN:
+	case isEmptyArray(x.Rexpr) && (x.Kind == pg.A_Expr_Kind_AEXPR_OP_ALL && !not || x.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY && not):
+		return outcome{cond: condTrue}
+	case not || op != "=":
+		return outcome{}
+	case x.Kind == pg.A_Expr_Kind_AEXPR_OP:
+		return e.evalEquals(x.Lexpr, x.Rexpr)
+	case x.Kind == pg.A_Expr_Kind_AEXPR_IN:
 		return e.evalIn(x.Lexpr, listOf(x.Rexpr))
-	case pg.A_Expr_Kind_AEXPR_OP_ANY:
+	case x.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY:
 		return e.evalAny(x.Lexpr, x.Rexpr)
 	default:
 		return outcome{}
 	}
+}
+
+// isEmptyArray reports whether an array has no elements: nothing is in it.
+func isEmptyArray(n *pg.Node) bool {
+	for n.GetTypeCast() != nil {
+		n = n.GetTypeCast().Arg
+	}
+	if a := n.GetAArrayExpr(); a != nil {
+		return len(a.Elements) == 0
+	}
+	s := n.GetAConst().GetSval()
+	return s != nil && strings.ReplaceAll(s.Sval, " ", "") == "{}"
+}
+
+// isEmpty reports whether a query returns nothing for certain.
+func (e *rows) isEmpty(s *pg.SelectStmt) bool {
+	if s == nil {
+		return false
+	}
+	where := e.values.fold(s.WhereClause)
+	return where.isFalse() || where.kind == valueNull || s.LimitCount != nil && e.values.fold(s.LimitCount).number() == 0
 }
 
 // evalEquals is a = b: rows are compared column by column.
@@ -187,7 +224,7 @@ func equals(a, b *pg.Node) *pg.Node {
 
 // evalKey is key = other, in this order.
 func (e *rows) evalKey(key, other *pg.Node) outcome {
-	if e.orItself(key, other) {
+	if e.orItself(key, other) || e.joinsWhole(key, other) {
 		return outcome{cond: condTrue}
 	}
 	if !e.isKey(key) {
@@ -195,9 +232,6 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 	}
 	if e.once(other) {
 		return outcome{condKeyed, 1}
-	}
-	if e.joinsWhole(key, other) {
-		return outcome{cond: condTrue}
 	}
 	alias, _ := columnOf(other)
 	if s := e.source(alias); s != nil && s.list {
@@ -266,6 +300,9 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 	if a := array.GetAArrayExpr(); a != nil && len(a.Elements) <= maxPairs {
 		return e.evalIn(key, a.Elements)
 	}
+	if sub := array.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_ARRAY_SUBLINK {
+		return e.inSubselect(key, sub.Subselect.GetSelectStmt())
+	}
 	if !e.isKey(key) {
 		return outcome{}
 	}
@@ -304,10 +341,7 @@ func (e *rows) inSubselect(test *pg.Node, s *pg.SelectStmt) outcome {
 	if v := e.values.scalar(s); v != nil {
 		return e.eval(equals(test, v), false)
 	}
-	if !e.isKey(test) {
-		return outcome{}
-	}
-	return e.inSelect(s)
+	return e.inSelect(test, s)
 }
 
 // scalar returns the one expression of SELECT expression, which has nothing

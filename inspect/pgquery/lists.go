@@ -55,7 +55,7 @@ func (w *walker) noRows() *rows { return w.newRows(&pg.RangeVar{}, nil) }
 // listLength is itemLength for a query.
 func (w *walker) listLength(s *pg.SelectStmt, depth int) (length int, ok bool) {
 	switch {
-	case s == nil || depth > maxSubselects:
+	case s == nil || depth > maxSubselects || s.WithClause != nil && depth > 0:
 		return 0, false
 	case s.Op == pg.SetOperation_SETOP_UNION:
 		l, lok := w.listLength(s.Larg, depth+1)
@@ -96,44 +96,119 @@ func (e *rows) isSameTable(rv *pg.RangeVar) bool {
 		(rv.GetSchemaname() == e.target.GetSchemaname() || rv.GetSchemaname() == "" || e.target.GetSchemaname() == "")
 }
 
-// isWholeItem reports whether a FROM item holds every row of the target's
-// table.
-func (e *rows) isWholeItem(n *pg.Node, depth int) bool {
+// wholeColumn returns which of the target's columns a column of a FROM item
+// is, where the item holds every row of the target's table; "" where it does
+// not.
+func (e *rows) wholeColumn(n *pg.Node, qualifier, column string, depth int) string {
 	switch v := n.GetNode().(type) {
 	case *pg.Node_RangeVar:
-		if def := e.w.cte(v.RangeVar); def != nil {
-			return e.isWhole(def.GetCtequery().GetSelectStmt(), depth+1)
-		}
-		return e.isSameTable(v.RangeVar)
+		return e.wholeTable(v.RangeVar, column, depth)
 	case *pg.Node_RangeSubselect:
-		return e.isWhole(v.RangeSubselect.Subquery.GetSelectStmt(), depth+1)
+		if len(v.RangeSubselect.GetAlias().GetColnames()) == 0 {
+			return e.wholeOutput(v.RangeSubselect.Subquery.GetSelectStmt(), column, depth+1)
+		}
 	case *pg.Node_RangeTableSample:
-		return samplesAll(v.RangeTableSample) && e.isWholeItem(v.RangeTableSample.Relation, depth)
+		if samplesAll(v.RangeTableSample) {
+			return e.wholeColumn(v.RangeTableSample.Relation, qualifier, column, depth)
+		}
+	case *pg.Node_JoinExpr:
+		left, right := e.keepsSides(v.JoinExpr)
+		switch {
+		case left && fromAlias(v.JoinExpr.Larg) == qualifier:
+			return e.wholeColumn(v.JoinExpr.Larg, qualifier, column, depth)
+		case right && fromAlias(v.JoinExpr.Rarg) == qualifier:
+			return e.wholeColumn(v.JoinExpr.Rarg, qualifier, column, depth)
+		}
+	}
+	return ""
+}
+
+func (e *rows) wholeTable(rv *pg.RangeVar, column string, depth int) string {
+	def := e.w.cte(rv)
+	switch {
+	case len(rv.GetAlias().GetColnames()) > 0 || len(def.GetAliascolnames()) > 0:
+		return ""
+	case def != nil:
+		return e.wholeOutput(def.GetCtequery().GetSelectStmt(), column, depth+1)
+	case e.isSameTable(rv):
+		return column
 	default:
-		return false
+		return ""
 	}
 }
 
-// samplesAll reports whether TABLESAMPLE takes everything: 100 percent.
-func samplesAll(s *pg.RangeTableSample) bool {
-	return len(s.Args) == 1 && (&folder{search: &search{}}).fold(s.Args[0]).number() >= 100
+// wholeOutput is wholeColumn for a column that a query returns.
+func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
+	if s == nil || depth > maxSubselects {
+		return ""
+	}
+	defer e.w.scopeOf(s.WithClause)()
+	if s.Op == pg.SetOperation_SETOP_UNION {
+		if left := e.wholeOutput(s.Larg, column, depth+1); left != "" {
+			return left
+		}
+		return e.wholeOutput(s.Rarg, column, depth+1)
+	}
+	if !e.keepsRows(s) {
+		return ""
+	}
+	for _, n := range s.TargetList {
+		qualifier, name := columnOf(n.GetResTarget().GetVal())
+		output := name
+		if n.GetResTarget().GetName() != "" {
+			output = n.GetResTarget().GetName()
+		}
+		if isStar(n.GetResTarget().GetVal()) {
+			name, output = column, column
+		}
+		if name != "" && output == column {
+			return e.wholeColumn(s.FromClause[0], qualifier, name, depth)
+		}
+	}
+	return ""
 }
 
-// isWhole reports whether a query returns the key of every row of the
-// target's table: SELECT id (or *) FROM it, unlimited and unfiltered.
-func (e *rows) isWhole(s *pg.SelectStmt, depth int) bool {
-	if s == nil || depth > maxSubselects || s.Larg != nil || len(s.FromClause) != 1 || len(s.ValuesLists) > 0 ||
-		len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s) || !e.isWholeItem(s.FromClause[0], depth) {
-		return false
-	}
-	if len(s.TargetList) != 1 || !isKeyOrStar(s.TargetList[0].GetResTarget().GetVal(), fromAlias(s.FromClause[0])) {
+func isStar(n *pg.Node) bool {
+	fields := n.GetColumnRef().GetFields()
+	return len(fields) > 0 && fields[len(fields)-1].GetAStar() != nil
+}
+
+// keepsRows reports whether a query returns something for each row of its
+// one FROM item: nothing filters, groups or limits them.
+func (e *rows) keepsRows(s *pg.SelectStmt) bool {
+	if s.Larg != nil || len(s.FromClause) != 1 || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s) {
 		return false
 	}
 	if s.WhereClause == nil {
 		return true
 	}
-	inner := &pg.RangeVar{Relname: e.target.GetRelname(), Alias: &pg.Alias{Aliasname: fromAlias(s.FromClause[0])}}
+	inner := &pg.RangeVar{Relname: e.target.GetRelname(), Schemaname: e.target.GetSchemaname(), Alias: &pg.Alias{Aliasname: fromAlias(s.FromClause[0])}}
 	return e.w.newRows(inner, nil).eval(s.WhereClause, false).cond == condTrue
+}
+
+// isWholeQuery reports whether a query reads every row of the target's table.
+func (e *rows) isWholeQuery(s *pg.SelectStmt) bool {
+	defer e.w.scopeOf(s.WithClause)()
+	return e.keepsRows(s) && e.wholeColumn(s.FromClause[0], fromAlias(s.FromClause[0]), "id", 0) == "id"
+}
+
+// scopeOf puts the names of a WITH clause in scope without walking it again;
+// the caller calls the function that it returns where the names end.
+func (w *walker) scopeOf(c *pg.WithClause) (leave func()) {
+	if c == nil {
+		return func() {}
+	}
+	names := scope{}
+	for _, n := range c.Ctes {
+		names[n.GetCommonTableExpr().GetCtename()] = n.GetCommonTableExpr()
+	}
+	w.scopes = append(w.scopes, names)
+	return func() { w.scopes = w.scopes[:len(w.scopes)-1] }
+}
+
+// samplesAll reports whether TABLESAMPLE takes everything: 100 percent.
+func samplesAll(s *pg.RangeTableSample) bool {
+	return len(s.Args) == 1 && (&folder{search: &search{}}).fold(s.Args[0]).number() >= 100
 }
 
 // limits reports whether the query has a LIMIT or OFFSET that may leave rows
@@ -145,25 +220,22 @@ func limits(s *pg.SelectStmt) bool {
 	return s.LimitCount != nil && !s.LimitCount.GetAConst().GetIsnull()
 }
 
-func isKeyOrStar(n *pg.Node, alias string) bool {
-	fields := n.GetColumnRef().GetFields()
-	if len(fields) == 0 {
-		return false
+// inSelect is the outcome of column IN (SELECT …).
+func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
+	name := e.targetColumn(column)
+	if s == nil || name == "" {
+		return outcome{}
 	}
-	if fields[len(fields)-1].GetAStar() != nil {
-		return true
+	defer e.w.scopeOf(s.WithClause)()
+	output := name
+	if outputs := outputNames(s); len(outputs) == 1 && outputs[0] != "" {
+		output = outputs[0]
 	}
-	qualifier, column := columnOf(n)
-	return isKeyName(column) && (qualifier == "" || qualifier == alias)
-}
-
-// inSelect is the outcome of key IN (SELECT …).
-func (e *rows) inSelect(s *pg.SelectStmt) outcome {
-	if n, ok := e.w.listLength(s, 0); ok && e.ownValues(s) {
-		return outcome{condKeyed, n}
-	}
-	if e.isWhole(s, 0) {
+	if e.wholeOutput(s, output, 0) == name {
 		return outcome{cond: condTrue}
+	}
+	if n, ok := e.w.listLength(s, 0); ok && isKeyName(name) && e.ownValues(s) {
+		return outcome{condKeyed, n}
 	}
 	return outcome{}
 }
@@ -179,7 +251,8 @@ func (e *rows) exists(s *pg.SelectStmt) outcome {
 		return outcome{cond: condTrue}
 	case len(s.FromClause) == 0:
 		return e.eval(s.WhereClause, false)
-	case len(s.FromClause) == 1 && s.WhereClause != nil && e.isWholeItem(s.FromClause[0], 0):
+	case s.WhereClause != nil:
+		defer e.w.scopeOf(s.WithClause)()
 		self := e.w.newRows(e.target, s.FromClause)
 		self.link(s.WhereClause)
 		if self.linked && self.eval(s.WhereClause, false).cond == condTrue {

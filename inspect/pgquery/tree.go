@@ -89,6 +89,19 @@ func (s *search) mayBeVolatile(n *pg.Node) bool {
 	})
 }
 
+// varies reports whether the expression may have another value in each row
+// although no column is in it: random(), or a function that is not known.
+func (s *search) varies(n *pg.Node) bool {
+	return s.node(n, func(n *pg.Node) bool {
+		f := n.GetFuncCall()
+		if f == nil {
+			return false
+		}
+		name, ok := builtinName(f.Funcname)
+		return !ok || name == "random" || name == "gen_random_uuid" || !has(harmlessFunctions, name)
+	})
+}
+
 // equal reports whether two trees are the same but for where they stand in
 // the text.
 func equal(a, b *pg.Node) bool {
