@@ -298,3 +298,12 @@ func (p *peer) call(oid string) string {
 	p.send(&pgproto3.FunctionCall{Function: uint32(n), ResultFormatCode: 0})
 	return strings.Join(p.until('Z'), ", ")
 }
+
+// reset ends the connection without a word, as a process that is killed may.
+func (p *peer) reset() {
+	p.t.Helper()
+	if err := p.conn.(*net.TCPConn).SetLinger(0); err != nil {
+		p.t.Fatal(err)
+	}
+	_ = p.conn.Close()
+}
