@@ -166,19 +166,18 @@ func (h *Handler) resume(r *http.Request) (any, error) {
 // locks asks all servers at the same time: one that does not answer should
 // not hide the others.
 func (h *Handler) locks(r *http.Request) (any, error) {
-	sessions := h.deps.Control.Sessions()
 	list := LockList{Servers: make([]ServerLocks, len(h.deps.Locks))}
 	var asked sync.WaitGroup
 	for i, s := range h.deps.Locks {
 		asked.Add(1)
-		go snapshot(r.Context(), s, sessions, &list.Servers[i], &asked)
+		go snapshot(r.Context(), s, h.deps.Control.Sessions, &list.Servers[i], &asked)
 	}
 	asked.Wait()
 	return list, nil
 }
 
 // snapshot is a goroutine of locks.
-func snapshot(ctx context.Context, s *locks.Server, sessions []proxy.SessionInfo, to *ServerLocks, asked *sync.WaitGroup) {
+func snapshot(ctx context.Context, s *locks.Server, sessions func() []proxy.SessionInfo, to *ServerLocks, asked *sync.WaitGroup) {
 	defer asked.Done()
 	to.Server = s.Name
 	snap, err := s.Snapshot(ctx, sessions)

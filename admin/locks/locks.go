@@ -110,8 +110,10 @@ type Lock struct {
 	databaseOID, relationOID uint32
 }
 
-// Snapshot asks the server. sessions are lockkeeper's own, to be recognised.
-func (s *Server) Snapshot(ctx context.Context, sessions []proxy.SessionInfo) (*Snapshot, error) {
+// Snapshot asks the server. sessions returns lockkeeper's own, to be
+// recognised; it is called after the server was asked, so that nobody who
+// waits is a stranger because they have just come.
+func (s *Server) Snapshot(ctx context.Context, sessions func() []proxy.SessionInfo) (*Snapshot, error) {
 	if s.Control == "" {
 		return nil, fmt.Errorf("server %s: %w", s.Name, ErrNoControl)
 	}
@@ -125,7 +127,7 @@ func (s *Server) Snapshot(ctx context.Context, sessions []proxy.SessionInfo) (*S
 	if err != nil {
 		return nil, fmt.Errorf("server %s: %w", s.Name, err)
 	}
-	s.join(snap, sessions)
+	s.join(snap, sessions())
 	return snap, nil
 }
 

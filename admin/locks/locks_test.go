@@ -87,7 +87,7 @@ func TestSnapshotShowsTheQueueBehindAnAlterTable(t *testing.T) {
 		{ID: 7, Target: "*", ServerPID: uint32(alterPID), Statement: "ALTER TABLE", Fingerprint: 99, Tags: []string{"migration"}},
 		{ID: 8, Target: "elsewhere", ServerPID: uint32(rootPID), Statement: "SELECT"},
 	}
-	snap, err := s.Snapshot(t.Context(), sessions)
+	snap, err := s.Snapshot(t.Context(), func() []proxy.SessionInfo { return sessions })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestSnapshotSaysWhatItsRoleCannotSee(t *testing.T) {
 	t.Cleanup(func() { _ = pg.Exec(context.Background(), "postgres", "DROP ROLE blind; DROP ROLE monitor") })
 	for role, want := range map[string]string{"blind": "pg_monitor", "monitor": ""} {
 		s := &Server{Name: "main", Control: pg.ConnString("postgres") + " user=" + role + " password=x"}
-		snap, err := s.Snapshot(t.Context(), nil)
+		snap, err := s.Snapshot(t.Context(), noSessions)
 		s.Close(t.Context())
 		if err != nil {
 			t.Fatalf("%s: %v", role, err)
@@ -163,18 +163,18 @@ func TestSnapshotSurvivesALostConnection(t *testing.T) {
 	pg := pgtest.Shared(t)
 	s := &Server{Name: "main", Control: pg.ConnString("postgres")}
 	t.Cleanup(func() { s.Close(context.Background()) })
-	if _, err := s.Snapshot(t.Context(), nil); err != nil {
+	if _, err := s.Snapshot(t.Context(), noSessions); err != nil {
 		t.Fatal(err)
 	}
 	pg.MustExec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lockkeeper control'")
-	if _, err := s.Snapshot(t.Context(), nil); err != nil {
+	if _, err := s.Snapshot(t.Context(), noSessions); err != nil {
 		t.Errorf("after the connection was lost: %v", err)
 	}
 }
 
 func TestSnapshotWithoutControlLoginSaysSo(t *testing.T) {
 	s := &Server{Name: "main"}
-	if _, err := s.Snapshot(t.Context(), nil); !errors.Is(err, ErrNoControl) {
+	if _, err := s.Snapshot(t.Context(), noSessions); !errors.Is(err, ErrNoControl) {
 		t.Errorf("got %v, want ErrNoControl", err)
 	}
 }
@@ -203,3 +203,5 @@ func TestTreeDrawsACycleOnce(t *testing.T) {
 		t.Errorf("%d lines, want the cycle once and its closing:\n%s", got, out.String())
 	}
 }
+
+func noSessions() []proxy.SessionInfo { return nil }
