@@ -71,6 +71,8 @@ type database struct {
 	write *sql.DB
 	read  *sql.DB
 	first int64 // the last entry before this run
+
+	insert, settle *sql.Stmt // of write; closed with it
 }
 
 // errDamaged marks a file that holds no journal we can use.
@@ -148,7 +150,14 @@ func (d *database) prepare(ctx context.Context, c *Config) error {
 	if err := d.write.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM entries").Scan(&d.first); err != nil {
 		return fmt.Errorf("find the last entry: %w", err)
 	}
-	_, err := d.write.ExecContext(ctx, loseStatements)
+	var err error
+	if d.insert, err = d.write.PrepareContext(ctx, insertEntry); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	if d.settle, err = d.write.PrepareContext(ctx, settleStatements); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	_, err = d.write.ExecContext(ctx, loseStatements)
 	if code(err) == sqlite3.SQLITE_FULL {
 		return nil // a full journal is still to be read, and makes room by itself
 	}
@@ -241,13 +250,9 @@ func (d *database) put(ctx context.Context, entries []Entry) error {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	insert, err := tx.PrepareContext(ctx, insertEntry)
-	if err != nil {
-		return fmt.Errorf("prepare: %w", err)
-	}
-	defer func() { _ = insert.Close() }()
+	insert, settle := tx.StmtContext(ctx, d.insert), tx.StmtContext(ctx, d.settle)
 	for i := range entries {
-		if err := d.putOne(ctx, tx, insert, &entries[i]); err != nil {
+		if err := putOne(ctx, insert, settle, &entries[i], d.first); err != nil {
 			return err
 		}
 	}
@@ -257,7 +262,7 @@ func (d *database) put(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
-func (d *database) putOne(ctx context.Context, tx *sql.Tx, insert *sql.Stmt, e *Entry) error {
+func putOne(ctx context.Context, insert, settle *sql.Stmt, e *Entry, first int64) error {
 	tables, err := json.Marshal(e.Tables)
 	if err != nil {
 		return fmt.Errorf("encode tables: %w", err)
@@ -271,7 +276,7 @@ func (d *database) putOne(ctx context.Context, tx *sql.Tx, insert *sql.Stmt, e *
 	if e.Kind != TransactionEntry {
 		return nil
 	}
-	if _, err := tx.ExecContext(ctx, settleStatements, e.Outcome, int64(e.Session), e.Transaction, d.first); err != nil {
+	if _, err := settle.ExecContext(ctx, e.Outcome, int64(e.Session), e.Transaction, first); err != nil {
 		return fmt.Errorf("settle statements: %w", err)
 	}
 	return nil

@@ -485,3 +485,29 @@ func FuzzOpenDamaged(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkSubmit is what a writing transaction costs: a statement and its
+// end, until both are on disk.
+func BenchmarkSubmit(b *testing.B) {
+	j, err := Open(b.Context(), Config{Path: filepath.Join(b.TempDir(), "journal.db")}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := full()
+	e.Kind, e.Outcome = StatementEntry, "ok"
+	e.Time = time.Time{}
+	end := Entry{Kind: TransactionEntry, Session: 1, Outcome: "committed"}
+	for i := range b.N {
+		e.Session, e.Transaction = 1, fmt.Sprint(i)
+		end.Transaction = e.Transaction
+		j.Submit(e)
+		j.Submit(end)
+	}
+	if err := j.SubmitDurable(b.Context(), Entry{Kind: ActionEntry}); err != nil {
+		b.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(testutil.ToFloat64(j.metrics.dropped)/float64(2*b.N), "dropped/entry")
+}
