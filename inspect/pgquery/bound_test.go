@@ -2,6 +2,8 @@ package pgquery
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,9 +24,9 @@ func boundOf(t *testing.T, text string) string {
 	return r.Bound.String()
 }
 
-// TestConditions: DELETE FROM m WHERE the condition.
-func TestConditions(t *testing.T) {
-	tests := map[string][]string{
+// conditions are WHERE clauses of DELETE FROM m, by what they say.
+func conditions() map[string][]string {
+	return map[string][]string{
 		"vacuous": {
 			// Constants.
 			"true", "'t'", "'yes'::bool", "1=1", "1 < 2", "'a'='a'", "NOT false", "NOT (1=2)", "true IS TRUE", "false IS NOT TRUE",
@@ -105,8 +107,11 @@ func TestConditions(t *testing.T) {
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},
 	}
-	for want, conditions := range tests {
-		for _, c := range conditions {
+}
+
+func TestConditions(t *testing.T) {
+	for want, list := range conditions() {
+		for _, c := range list {
 			if got := boundOf(t, "DELETE FROM m WHERE "+c); got != want {
 				t.Errorf("%s: %s, want %s", c, got, want)
 			}
@@ -221,5 +226,52 @@ func TestConditionsThatTakeLong(t *testing.T) {
 				t.Errorf("%s", got)
 			}
 		})
+	}
+}
+
+// combinedConditions puts conditions together at random.
+func combinedConditions(n int) []string {
+	var all []string
+	for want, list := range conditions() {
+		if want != "cursor" {
+			all = append(all, list...)
+		}
+	}
+	slices.Sort(all)
+	random := rand.New(rand.NewPCG(3, 4))
+	pick := func() string { return "(" + all[random.IntN(len(all))] + ")" }
+	combined := make([]string, n)
+	for i := range combined {
+		c := pick()
+		for range random.IntN(6) {
+			form := combinations[random.IntN(len(combinations))]
+			if strings.Count(form, "%s") == 2 {
+				c = "(" + fmt.Sprintf(form, c, pick()) + ")"
+			} else {
+				c = "(" + fmt.Sprintf(form, c) + ")"
+			}
+		}
+		combined[i] = c
+	}
+	return combined
+}
+
+var combinations = []string{
+	"%s AND %s", "%s OR %s", "NOT %s", "CASE WHEN %s THEN %s ELSE false END", "coalesce(%s, %s)", "%s IS TRUE", "%s = %s",
+	"%s IN (%s, true)", "EXISTS (SELECT 1 FROM m b WHERE b.id = m.id AND %s)", "id IN (SELECT id FROM m WHERE %s)",
+	"id = (SELECT max(id) FROM m WHERE %s)", "SELECT %s", "%s IS DISTINCT FROM %s",
+	"EXISTS (SELECT 1 FROM (SELECT * FROM m WHERE %s) b WHERE b.id = m.id)",
+}
+
+// TestCombinedConditions: what is vacuous stays so in an OR, and what is keyed
+// in an AND; and nothing is too much.
+func TestCombinedConditions(t *testing.T) {
+	for _, c := range combinedConditions(3000) {
+		if got := boundOf(t, "DELETE FROM m WHERE "+c+" OR true"); got != "vacuous" {
+			t.Errorf("%s OR true: %s", c, got)
+		}
+		if got := boundOf(t, "DELETE FROM m WHERE "+c+" AND id = 1"); got != "keyed(1)" && got != "predicate" {
+			t.Errorf("%s AND id = 1: %s", c, got)
+		}
 	}
 }

@@ -332,11 +332,29 @@ func (k *folder) foldSubLink(s *pg.SubLink) value {
 		if v := k.scalar(s.Subselect.GetSelectStmt()); v != nil {
 			return k.fold(v)
 		}
-	case pg.SubLinkType_EXISTS_SUBLINK, pg.SubLinkType_ARRAY_SUBLINK:
+	case pg.SubLinkType_EXISTS_SUBLINK:
+		return k.foldExists(s.Subselect.GetSelectStmt())
+	case pg.SubLinkType_ARRAY_SUBLINK:
 		return someValue
 	default:
 	}
 	return unknownValue
+}
+
+// foldExists knows EXISTS of a query without FROM: it has one row, if its
+// WHERE says so.
+func (k *folder) foldExists(s *pg.SelectStmt) value {
+	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s) ||
+		k.search.returnsSets(s.TargetList) {
+		return someValue
+	}
+	if s.WhereClause == nil {
+		return boolValue(true)
+	}
+	if v := k.fold(s.WhereClause); v.known() {
+		return boolValue(v.isTrue())
+	}
+	return someValue
 }
 
 // neverNull are functions that return a value whatever they are given.

@@ -340,6 +340,11 @@ func FuzzParse(f *testing.F) {
 	for _, text := range nestingTexts {
 		f.Add(text)
 	}
+	for _, list := range conditions() {
+		for _, c := range list {
+			f.Add("DELETE FROM m WHERE " + c)
+		}
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "\x00") {
 			return // no message holds one

@@ -233,3 +233,59 @@ func tagOf(k inspect.Kind) string {
 		return string(k)
 	}
 }
+
+// boundSchema is a table for the conditions of TestConditions, without NULLs:
+// a comparison of a column with itself passes over them.
+const boundSchema = `
+CREATE TABLE m (id int PRIMARY KEY, name text DEFAULT 'x', ref text DEFAULT 'y', active bool DEFAULT true, to_delete bool DEFAULT true, amount numeric DEFAULT 1,
+  parent_id int DEFAULT 1, partner_id int DEFAULT 3, warehouse_id int DEFAULT 1, other_id int DEFAULT 1, move_id int DEFAULT 1, a int DEFAULT 6, other int DEFAULT 1,
+  date timestamp DEFAULT '2020-01-01', create_date timestamp DEFAULT '2020-01-01', ids int[] DEFAULT '{1}');
+INSERT INTO m (id) SELECT generate_series(1, 40);
+UPDATE m SET name = 'a', active = false, to_delete = false, parent_id = 2, partner_id = 1, a = 3 WHERE id % 2 = 0;
+CREATE TABLE other (id int PRIMARY KEY, v text, ids int[]);
+INSERT INTO other VALUES (1, 'a', '{1,2}'), (2, 'x', '{3}'), (3, 'y', '{4}');`
+
+// TestBoundsAgainstServer asks a real server how many rows conditions hold
+// for: those that are vacuous for all or none, those that are keyed for no
+// more than the list is long.
+func TestBoundsAgainstServer(t *testing.T) {
+	server := pgtest.Shared(t)
+	database := server.NewDatabase(t)
+	server.MustExec(t, database, boundSchema)
+	conn, err := server.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	list := combinedConditions(1500)
+	for want, more := range conditions() {
+		if want != "cursor" {
+			list = append(list, more...)
+		}
+	}
+	// These hold for no row here, and may for all: an OR with one is vacuous.
+	never := []string{"(SELECT count(*) FROM other) > 5", "current_user = 'odoo'", "NOT EXISTS (SELECT FROM other)"}
+	list = slices.DeleteFunc(list, func(c string) bool {
+		return slices.ContainsFunc(never, func(part string) bool { return strings.Contains(c, part) })
+	})
+	asked := 0
+	for _, c := range list {
+		var count int
+		err := conn.QueryRow(t.Context(), "SELECT count(*) FROM m WHERE "+c, pgx.QueryExecModeSimpleProtocol).Scan(&count)
+		if err != nil {
+			continue // parameters, types that do not fit
+		}
+		asked++
+		r := Parse("DELETE FROM m WHERE " + c).Statements[0].Relations[0]
+		if r.Bound == inspect.BoundVacuous && count != 0 && count != 40 {
+			t.Errorf("vacuous, but holds for %d of 40 rows: %s", count, c)
+		}
+		if r.Bound == inspect.BoundKeyed && r.Rows > 0 && count > r.Rows {
+			t.Errorf("keyed(%d), but holds for %d rows: %s", r.Rows, count, c)
+		}
+	}
+	if asked < len(list)/2 {
+		t.Errorf("only %d of %d conditions could be asked", asked, len(list))
+	}
+	t.Logf("%d of %d conditions asked", asked, len(list))
+}
