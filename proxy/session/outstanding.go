@@ -216,6 +216,22 @@ func (o *Outstanding) answering(h *reply) {
 	}
 }
 
+// uncertain reports, while the oldest reply is an error in COPY data, whether
+// the server may run what stands behind it: it discards that up to the next
+// Sync, unless a Sync inside the data was the next one.
+func (o *Outstanding) uncertain() bool {
+	h := o.head()
+	if o.slack == 0 || isBoundary(h.kind) {
+		return false
+	}
+	for seq := o.first + 1; seq < o.next; seq++ {
+		if k := o.at(seq).kind; k != 'c' && k != passed {
+			return k != 'S'
+		}
+	}
+	return false
+}
+
 // ready is told of a ReadyForQuery and returns the reply that it ends, which
 // stays the oldest; nil when it answers a Sync inside COPY data.
 func (o *Outstanding) ready() *reply {

@@ -435,6 +435,11 @@ func (s *Session) errorResponse(h *reply, m wire.Message, whole bool) action {
 	if severity := wire.Field(body, 'V'); string(severity) == "FATAL" || string(severity) == "PANIC" {
 		return forward // the session is over, whatever was owed
 	}
+	if s.out.uncertain() {
+		s.ToClient.Forward(m)
+		s.failInCopy()
+		return discard
+	}
 	return s.failed(h, code, s.showError(h, m, code))
 }
 
@@ -564,8 +569,7 @@ func (s *Session) putBack(r *reply, portals bool) {
 	}
 	for seq := r.seq + 1; seq < s.out.next; seq++ {
 		if later := s.out.at(seq); later.names(portals) && later.name == r.name && later.old.seq == r.seq {
-			later.old = r.old
-			return
+			later.old = r.old // of more than one where some are undone, too
 		}
 	}
 }
