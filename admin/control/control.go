@@ -201,13 +201,34 @@ func (c *Control) add(n policy.Containment, by By, lifetime time.Duration) (poli
 		n.Until = n.Since.Add(lifetime)
 	}
 	next.Containments = slices.DeleteFunc(slices.Clone(next.Containments), func(o policy.Containment) bool {
-		return o.Kind == n.Kind && o.Scope == n.Scope
+		replaced := o.Kind == n.Kind && o.Scope == n.Scope
+		if replaced && o.Active(n.Since) {
+			keepPromise(&n, &o)
+		}
+		return replaced
 	})
 	if len(next.Containments) >= maxContainments {
 		return n, &Error{Kind: Unavailable, What: fmt.Sprintf("%d containments are in force already", maxContainments), Hint: "Lift some first."}
 	}
 	next.Containments = append(next.Containments, n)
 	return n, c.enforce(next)
+}
+
+// keepPromise gives a containment that replaces another what that one
+// promised: transactions that may not commit a change any more, or only until
+// some time, are not let go on.
+func keepPromise(n, old *policy.Containment) {
+	if n.Kind != policy.ReadOnlyMode {
+		return
+	}
+	n.Epoch = old.Epoch // nothing that began since could write
+	switch {
+	case n.InFlight == policy.RefuseCommit:
+	case old.InFlight == policy.RefuseCommit:
+		n.InFlight, n.DrainUntil = policy.RefuseCommit, time.Time{}
+	case old.DrainUntil.Before(n.DrainUntil):
+		n.InFlight, n.DrainUntil = old.InFlight, old.DrainUntil
+	}
 }
 
 // lift ends the containments that match, and returns them.

@@ -523,3 +523,32 @@ func TestNothingWorksWithoutAProxyButLooking(t *testing.T) {
 		t.Error("ready while draining")
 	}
 }
+
+func TestReplacedReadOnlyKeepsItsPromise(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		old, replaced ReadOnly
+		want          policy.InFlight
+		within        time.Duration
+	}{
+		{"refuse-commit stays", ReadOnly{InFlight: policy.RefuseCommit}, ReadOnly{InFlight: policy.Finish}, policy.RefuseCommit, 0},
+		{"the earlier end stays", ReadOnly{InFlight: policy.Drain, Drain: time.Second}, ReadOnly{InFlight: policy.Finish}, policy.Drain, time.Second},
+		{"an earlier end comes", ReadOnly{InFlight: policy.Finish}, ReadOnly{InFlight: policy.Drain, Drain: time.Second}, policy.Drain, time.Second},
+		{"refuse-commit comes", ReadOnly{InFlight: policy.Finish}, ReadOnly{InFlight: policy.RefuseCommit}, policy.RefuseCommit, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := open(t, "")
+			old, err := f.SetReadOnly(t.Context(), test.old, me)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := f.SetReadOnly(t.Context(), test.replaced, me)
+			if err != nil || got.InFlight != test.want || got.Epoch != old.Epoch || got.ID == old.ID {
+				t.Errorf("got %+v, %v, in place of %+v", got.Containment, err, old.Containment)
+			}
+			if end := got.DrainUntil.Sub(old.Since); got.DrainUntil.IsZero() != (test.within == 0) || end > test.within+time.Second {
+				t.Errorf("transactions may go on until %s, %s after the first", got.DrainUntil, end)
+			}
+		})
+	}
+}

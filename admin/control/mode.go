@@ -82,7 +82,7 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 		return InForce{}, err
 	}
 	c.record(ctx, journal.Entry{Action: "mode read-only", User: by.Author, Reason: by.Reason, Outcome: "ok", Detail: describe(&n)})
-	return c.awaitBarrier(ctx, p, n, drain+barrierGrace)
+	return c.awaitBarrier(ctx, p, n, max(0, n.DrainUntil.Sub(c.opts.Now()))+barrierGrace)
 }
 
 // awaitBarrier waits until the containment holds, and keeps and records how

@@ -140,6 +140,12 @@ Transactions that are open when read-only begins may end as they like for --max-
 			if err := parseInFlight(&req, inFlight); err != nil {
 				return err
 			}
+			if args[0] == control.ModeReadOnly {
+				waits := time.AfterFunc(time.Second, func() {
+					fmt.Fprintln(g.err, "waiting until nothing in flight can commit a change; read-only stays in force if you interrupt this")
+				})
+				defer waits.Stop()
+			}
 			return g.changed(cmd.Context(), func(ctx context.Context, c *client.Client) (api.Change, error) { return c.SetMode(ctx, req) })
 		}),
 	}
