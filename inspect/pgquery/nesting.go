@@ -4,10 +4,11 @@ import "strings"
 
 // maxNesting bounds how deep the tree of a text may become. libpg_query turns
 // the tree into bytes by recursion, on a stack of a fixed size and without a
-// check (stack_base_ptr is never set in it): some 20,000 levels fit in 8 MB,
-// and one more ends the process. PostgreSQL itself gives up at about 7,000
-// with its default max_stack_depth.
-const maxNesting = 3_000
+// check (stack_base_ptr is never set in it), at about half a kilobyte a level:
+// one level too many ends the process. This limit needs half of the 2 MB that
+// a thread has at least with glibc. PostgreSQL itself gives up at some
+// thousands of levels (max_stack_depth); Odoo's statements have up to 80.
+const maxNesting = 2_000
 
 // shallowBytes is the length up to which no text can be nested so deep: the
 // shortest level takes more than a byte.
