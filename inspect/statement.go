@@ -128,13 +128,13 @@ type Hidden uint16
 const (
 	HiddenCTEWrite   Hidden = 1 << iota // data-modifying WITH
 	HiddenExplain                       // EXPLAIN ANALYZE runs its statement
-	HiddenPrepared                      // PREPARE carries a statement, EXECUTE runs one
+	HiddenPrepared                      // PREPARE carries a statement; EXECUTE runs the one called Name, also in EXPLAIN ANALYZE and CREATE TABLE AS
 	HiddenCursor                        // DECLARE CURSOR
 	HiddenCopyQuery                     // COPY (query) TO
 	HiddenCreateAs                      // CREATE TABLE AS, SELECT INTO
 	HiddenBlock                         // DO: a block in some language
 	HiddenCall                          // CALL of a procedure
-	HiddenFunction                      // calls a function that is not known to be harmless
+	HiddenFunction                      // calls a function, or an operator, that is not a built-in one without effects
 	HiddenRowLock                       // SELECT … FOR UPDATE and friends
 	HiddenServerSide                    // what a READ ONLY transaction does not stop: files and programs of the server, large objects, replication slots, connections of its own
 	HiddenSettings                      // may change settings (set_config, a SET clause)
@@ -167,7 +167,7 @@ type Statement struct {
 	AsksReadWrite, AsksReadOnly, Chain bool
 
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
-	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), or cursor
+	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, or channel
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
 
 	Why string // why the class is Unknown; "" otherwise
