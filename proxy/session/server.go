@@ -222,7 +222,7 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	}
 	if n >= len(h.batch.Statements) {
 		if h.batch.Why != "" {
-			s.wrote(h, &inspect.Statement{Class: inspect.Unknown, Kind: kindOfTag(tag)}, rows)
+			s.wrote(h, &inspect.Statement{Class: inspect.Unknown, Kind: kindOfTag(strings.Clone(tag))}, rows)
 		}
 		return
 	}
@@ -531,6 +531,13 @@ func (s *Session) journalFailure(h *reply, code string) {
 		return
 	}
 	e := s.entry(journal.StatementEntry, h.batch)
+	if n := h.edit.theirs(h.part); n < len(h.batch.Statements) {
+		st := &h.batch.Statements[n]
+		if !st.Writes() {
+			return
+		}
+		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
+	}
 	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.host.Now().Sub(h.began)
 	s.Entries = append(s.Entries, e)
 }
