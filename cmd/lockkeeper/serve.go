@@ -88,6 +88,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	a.control.Attach(a.proxy)
 	a.announce(ctx, admin)
 	err = a.group(ctx, admin).Run()
+	if errors.Is(err, context.Canceled) { // whichever part noticed first
+		err = errStopped
+	}
 	log.LogAttrs(ctx, slog.LevelInfo, "stopped", slog.String("cause", err.Error()))
 	if expectedEnd(err) {
 		return nil
@@ -99,7 +102,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 var errStopped = errors.New("asked to stop")
 
 func expectedEnd(err error) bool {
-	return errors.Is(err, errStopped) || errors.Is(err, context.Canceled) || errors.Is(err, proxy.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
+	return errors.Is(err, errStopped) || errors.Is(err, proxy.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
 }
 
 func (a *app) announce(ctx context.Context, admin *api.Server) {
