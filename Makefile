@@ -43,7 +43,7 @@ docs:
 	go run ./cmd/lockkeeper docs --dir docs/reference
 
 bench:
-	go run ./bench $(ARGS)
+	go test -run='^$$' -bench=. -benchmem $(ARGS) ./inspect/... ./policy/... ./proxy/... ./internal/journal/...
 
 deps:
 	UPDATE_GOLDEN=1 go test -count=1 -run '^TestLinkedPackages$$' ./internal/repotest
