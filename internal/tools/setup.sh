@@ -15,7 +15,8 @@ has_server() {
 }
 
 has_compiler() {
-	command -v "${CC:-gcc}" >/dev/null && { [ "$(uname)" != Linux ] || [ -e /usr/include/stdlib.h ]; }
+	local cc=${CC:-$(go env CC)}
+	echo '#include <stdlib.h>' | $cc -x c -fsyntax-only - 2>/dev/null
 }
 
 missing=()
