@@ -208,6 +208,20 @@ func TestLongListsOfKeys(t *testing.T) {
 	}
 }
 
+// TestRecursiveQueriesEnd: a WITH query that reads itself, several times in
+// each of its parts, is not followed for ever.
+func TestRecursiveQueriesEnd(t *testing.T) {
+	for _, text := range []string{
+		"WITH RECURSIVE x AS (SELECT id FROM x WHERE id IN (SELECT id FROM x) UNION SELECT id FROM x WHERE id IN (SELECT id FROM x)) DELETE FROM m WHERE id IN (SELECT id FROM x)",
+		"WITH RECURSIVE x AS (SELECT id FROM x a WHERE EXISTS (SELECT 1 FROM x b WHERE b.id = a.id) UNION SELECT id FROM x) DELETE FROM m USING x a, x b WHERE m.id = a.id AND m.id = b.id",
+		"WITH RECURSIVE x AS (" + strings.Repeat("VALUES (1) UNION SELECT id FROM x UNION ", 50) + "SELECT id FROM x) DELETE FROM m WHERE id IN (SELECT id FROM x)",
+	} {
+		if got := boundOf(t, text); got != "predicate" {
+			t.Errorf("%.80s…: %s", text, got)
+		}
+	}
+}
+
 // TestConditionsThatTakeLong: nested conditions are given up, and soon.
 func TestConditionsThatTakeLong(t *testing.T) {
 	nest := func(open, inner, end string, n int) string {

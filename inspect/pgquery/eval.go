@@ -17,7 +17,7 @@ const maxPairs = 16
 // eval says for which of the target's rows a condition holds, or with not,
 // for which its negation does.
 func (e *rows) eval(n *pg.Node, not bool) outcome {
-	if e.w.conditions >= maxConditions || e.w.search.exhausted() {
+	if e.w.conditions >= maxConditions || e.w.search.exhausted(conditionCost) {
 		return outcome{}
 	}
 	e.w.conditions++

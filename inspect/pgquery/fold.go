@@ -99,7 +99,7 @@ func (k *folder) fold(n *pg.Node) value {
 	if v, ok := k.memo[n]; ok {
 		return v
 	}
-	if k.search.exhausted() {
+	if k.search.exhausted(1) {
 		return unknownValue
 	}
 	v := k.foldNode(n)

@@ -55,7 +55,7 @@ func (w *walker) noRows() *rows { return w.newRows(&pg.RangeVar{}, nil) }
 // listLength is itemLength for a query.
 func (w *walker) listLength(s *pg.SelectStmt, depth int) (length int, ok bool) {
 	switch {
-	case s == nil || depth > maxSubselects || s.WithClause != nil && depth > 0:
+	case s == nil || depth > maxSubselects || w.search.exhausted(queryCost) || s.WithClause != nil && depth > 0:
 		return 0, false
 	case s.Op == pg.SetOperation_SETOP_UNION:
 		l, lok := w.listLength(s.Larg, depth+1)
@@ -139,7 +139,7 @@ func (e *rows) wholeTable(rv *pg.RangeVar, column string, depth int) string {
 
 // wholeOutput is wholeColumn for a column that a query returns.
 func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
-	if s == nil || depth > maxSubselects {
+	if s == nil || depth > maxSubselects || e.w.search.exhausted(queryCost) {
 		return ""
 	}
 	defer e.w.scopeOf(s.WithClause)()

@@ -14,9 +14,15 @@ const maxVisits = 4 << 20
 // answer that promises less.
 type search struct{ visits int }
 
-// exhausted counts a visit and reports whether there were too many.
-func (s *search) exhausted() bool {
-	s.visits++
+// What steps cost beside a visit of a node.
+const (
+	conditionCost = 16 // a condition's evaluation
+	queryCost     = 32 // a look into a subselect or WITH query
+)
+
+// exhausted counts visits and reports whether there were too many.
+func (s *search) exhausted(cost int) bool {
+	s.visits += cost
 	return s.visits > maxVisits
 }
 
@@ -26,7 +32,7 @@ func (s *search) node(n *pg.Node, yes func(*pg.Node) bool) bool {
 	if n == nil {
 		return false
 	}
-	if s.exhausted() || yes(n) {
+	if s.exhausted(1) || yes(n) {
 		return true
 	}
 	switch v := n.Node.(type) {
