@@ -50,7 +50,7 @@ func (s *stage) open(ctx context.Context) (err error) {
 		say string
 		do  func(context.Context) error
 	}{
-		{"Building " + s.program(), s.build},
+		{"Building " + s.program() + " (the parser is C: the first time takes a minute or two)", s.build},
 		{"Starting a throwaway PostgreSQL", s.startPostgres},
 		{fmt.Sprintf("Making an Odoo-like database with %d rows in account_move", s.rows), s.fill},
 		{"Starting lockkeeper in front of it", s.startLockkeeper},
