@@ -200,6 +200,9 @@ func TestWhatWasPreparedIsNeverForgotten(t *testing.T) {
 		},
 		"a failing Parse of the same name": {"P d " + unbounded + " ; S", "P d select 1 ; S ; B - d ; E - ; S", "E 42P05, Z I, E 23G01, Z I"},
 		"a failing Bind before it":         {"P d " + unbounded + " ; S", "B - nothing ; E - ; S ; B - d ; E - ; S", "E 26000, Z I, E 23G01, Z I"},
+		"in EXPLAIN ANALYZE":               {"P d " + unbounded + " ; S", "Q explain analyze execute d", "E 23G01, Z I"},
+		"what never was":                   {"Q execute nothing", "B - nothing ; S ; Q execute nothing", "E 26000, Z I, E 26000, Z I"},
+		"in CREATE TABLE AS":               {"P d with x as (" + unbounded + " returning id) select * from x ; S", "Q create table e as execute d", "E 23G01, Z I"},
 		"inside DO": {
 			"Q do $$begin execute 'prepare d as " + unbounded + "'; end$$", "B - d ; E - ; S", "E 23G01, Z I",
 		},

@@ -89,16 +89,14 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 	if s.preparing() {
 		return nil, s.waitReplies()
 	}
-	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint}
+	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint, NoPositions: b.NoPositions}
 	for _, st := range b.Statements {
-		if st.Kind == inspect.KindExecute && st.Prepared == nil {
+		if runsPrepared(&st) {
 			known := s.behind(s.prep.of(false).get([]byte(st.Name)))
 			if len(known.Statements) != 1 {
 				known = unseenFacts
 			}
-			start, length := st.Start, st.Len
-			st = known.Statements[0]
-			st.Start, st.Len = start, length
+			st = executed(st, &known.Statements[0])
 			if st.Class == inspect.Unknown {
 				out.Why, out.Words = known.Why, known.Words
 			}
@@ -109,9 +107,35 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 	return out, forward
 }
 
+// executed returns the facts of an EXECUTE, alone or in another statement, of
+// what is known.
+func executed(st inspect.Statement, known *inspect.Statement) inspect.Statement {
+	x := *known
+	x.Start, x.Len = st.Start, st.Len
+	switch st.Kind { //nolint:exhaustive // kinds are an open set
+	case inspect.KindExecute:
+		return x
+	case "EXPLAIN":
+		x.Kind = st.Kind
+	default: // CREATE TABLE AS
+		x.Kind, x.NoBlock = st.Kind, false
+		x.Class = inspect.Worse(inspect.Define, known.Class)
+		x.Relations = append(append([]inspect.Relation(nil), st.Relations...), known.Relations...)
+	}
+	x.Hidden |= st.Hidden
+	return x
+}
+
+// runsPrepared reports whether a statement runs a prepared one: EXECUTE, also in
+// EXPLAIN ANALYZE and CREATE TABLE AS.
+func runsPrepared(st *inspect.Statement) bool {
+	return st.Prepared == nil && st.Class == inspect.Unknown &&
+		(st.Kind == inspect.KindExecute || st.Hidden&inspect.HiddenPrepared != 0)
+}
+
 func executes(b *inspect.Batch) bool {
 	for i := range b.Statements {
-		if b.Statements[i].Kind == inspect.KindExecute && b.Statements[i].Prepared == nil {
+		if runsPrepared(&b.Statements[i]) {
 			return true
 		}
 	}
@@ -159,7 +183,15 @@ func (s *Session) behind(v slot) *inspect.Batch {
 // preparesUnseen reports whether a batch may prepare statements that nobody has
 // seen: a DO block, a procedure, text that was not classified.
 func preparesUnseen(b *inspect.Batch) bool {
-	return b != nil && b.Class == inspect.Unknown && b != missingFacts && b != systemCallFacts
+	if b == nil || b.Class != inspect.Unknown {
+		return false
+	}
+	for i := range b.Statements {
+		if st := &b.Statements[i]; st.Class == inspect.Unknown && st.Why != missingFacts.Why && st.Why != systemCallFacts.Why {
+			return true
+		}
+	}
+	return len(b.Statements) == 0
 }
 
 // neverRan reports whether a text that nobody could parse has failed with code
