@@ -107,6 +107,10 @@ func (m *model) message(msg wire.Message) {
 		return
 	}
 	t, body := msg.Type(), msg.Body()
+	if t == 'p' { // SocketBackend knows no such type
+		m.die("08P01")
+		return
+	}
 	if m.skipping && t != 'S' && t != 'X' {
 		return
 	}
@@ -131,8 +135,6 @@ func (m *model) message(msg wire.Message) {
 		m.functionCall(body)
 	case 'X':
 		m.dead, m.in = true, nil
-	case 'p':
-		m.die("08P01")
 	}
 }
 

@@ -32,7 +32,9 @@ type reply struct {
 	flags flag
 	done  bool // Query, FunctionCall: an end (CommandComplete, EmptyQueryResponse, error, result) was seen
 	fail  bool // an error was seen
-	part  int  // Query: CommandCompletes seen, ours included
+
+	copied bool // CopyInResponse was seen, and not yet the COPY's end
+	part   int  // Query: CommandCompletes seen, ours included
 
 	seq     uint64
 	batch   *inspect.Batch    // Query and Execute: what runs

@@ -126,6 +126,7 @@ func (s *Session) copyInResponse(h *reply) action {
 	if h == nil {
 		return forward
 	}
+	h.copied = true
 	ended, early := s.out.copyIn()
 	s.copyIn = !ended
 	if early && s.out.slack > 0 {
@@ -190,8 +191,8 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 	if s.copyIn && m.Type() == 'C' { // a COPY that ended without CopyDone
 		s.copyIn = false
 	}
-	if s.out.slack > 0 && m.Type() == 'C' {
-		s.out.slack = 0 // Syncs inside the COPY data were passed over
+	if h.copied && m.Type() == 'C' {
+		h.copied, s.out.slack = false, 0 // Syncs inside the COPY data were passed over
 	}
 	if h.kind == 'E' {
 		s.settle(h)
