@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,11 +117,10 @@ func (b *barrier) servers() []string {
 		if d := b.c.Scope.Database; d != "" && key != d && (key != "*" || b.s.cfg.hasServer(d)) {
 			continue
 		}
-		network, address := t.network()
-		if seen[network+address] {
+		if seen[t.identity()] {
 			continue
 		}
-		seen[network+address] = true
+		seen[t.identity()] = true
 		out = append(out, key)
 	}
 	return out
@@ -134,46 +135,80 @@ func (c *Config) hasServer(database string) bool {
 func (b *barrier) server(ctx context.Context, key string) (*BarrierReport, error) {
 	r := &BarrierReport{Target: key, Time: b.s.deps.Now(), Waited: len(b.waited), Cancelled: b.cancels}
 	t := b.s.cfg.Servers[key]
-	lost := b.s.processes.lostOf(b.sameServer(&t))
 	if t.Control == "" {
 		r.Lacking = append(r.Lacking, "no WAL position: set server."+key+".control to a login with pg_monitor and pg_signal_backend")
-		if len(lost) > 0 {
+		if lost := b.s.processes.lostOf(b.s.of(&t, &endpoint{})); len(lost) > 0 {
 			r.Lacking = append(r.Lacking, fmt.Sprintf("%d server processes whose client is gone could not be looked up; they may still commit", len(lost)))
 		}
 		return r, nil
 	}
-	control, err := connectControl(ctx, t.Control)
-	if err != nil {
-		r.Lacking = append(r.Lacking, "no WAL position, and processes without a client were not looked up: "+err.Error())
-		return r, nil
+	for _, e := range b.s.controlled(ctx, &t, r) {
+		if err := b.endpoint(ctx, &t, &e, r); err != nil {
+			return nil, err
+		}
 	}
-	defer closeControl(control)
-	if err := b.lost(ctx, control, &t, r); err != nil {
-		return nil, err
+	if r.LSN == "" && len(r.Lacking) == 0 {
+		r.Lacking = append(r.Lacking, "no WAL position: no address of server."+key+" is a primary that can be reached")
 	}
-	return r, b.position(ctx, control, r)
+	return r, nil
 }
 
-// sameServer matches the keys of the server map that lead to the same server.
-func (b *barrier) sameServer(t *Target) func(string) bool {
-	network, address := t.network()
-	return func(key string) bool {
-		other, ok := b.s.cfg.Servers[key]
-		if !ok {
-			return true // of an earlier configuration: look everywhere
+// controlled returns where lockkeeper's own connections to a target have to
+// go: each address that it has now, or had when a process there was lost. Where
+// there is only one they go wherever the connection string says.
+func (s *Server) controlled(ctx context.Context, t *Target, r *BarrierReport) []endpoint {
+	if !t.failsOver() {
+		return []endpoint{{}}
+	}
+	all, err := s.endpoints(ctx, t)
+	if err != nil {
+		r.Lacking = append(r.Lacking, err.Error())
+	}
+	for _, x := range s.processes.lostOf(s.of(t, &endpoint{})) {
+		known := x.Address == "" || slices.ContainsFunc(all, func(e endpoint) bool { return e.address == x.Address })
+		if host, port, err := net.SplitHostPort(x.Address); !known && err == nil {
+			all = append(all, endpoint{host: host, port: port, network: "tcp", address: x.Address})
 		}
-		n, a := other.network()
-		return n == network && a == address
+	}
+	return all
+}
+
+// endpoint waits for lost processes at one address, and reads the WAL position
+// of a primary.
+func (b *barrier) endpoint(ctx context.Context, t *Target, e *endpoint, r *BarrierReport) error {
+	control, err := connectControl(ctx, t, e)
+	if err != nil {
+		if e.address == "" || len(b.s.processes.lostOf(b.s.of(t, e))) > 0 { // another address may have the position
+			r.Lacking = append(r.Lacking, "no WAL position, and processes without a client were not looked up: "+err.Error())
+		}
+		return nil
+	}
+	defer closeControl(control)
+	if err := b.lost(ctx, control, b.s.of(t, e), r); err != nil {
+		return err
+	}
+	return b.position(ctx, control, r)
+}
+
+// of matches the processes of a target at an address; at any with the zero
+// endpoint.
+func (s *Server) of(t *Target, e *endpoint) func(*process) bool {
+	return func(x *process) bool {
+		if e.address != "" && x.Address != "" && x.Address != e.address {
+			return false
+		}
+		other, ok := s.cfg.Servers[x.Server]
+		return !ok || other.identity() == t.identity() // of an earlier configuration: look everywhere
 	}
 }
 
 // lost waits for processes whose client is gone, and terminates them when
 // their time is over.
-func (b *barrier) lost(ctx context.Context, control *pgconn.PgConn, t *Target, r *BarrierReport) error {
+func (b *barrier) lost(ctx context.Context, control *pgconn.PgConn, which func(*process) bool, r *BarrierReport) error {
 	tick := time.NewTicker(lostPoll)
 	defer tick.Stop()
 	for {
-		lost := b.s.processes.lostOf(b.sameServer(t))
+		lost := b.s.processes.lostOf(which)
 		if len(lost) == 0 {
 			return nil
 		}
@@ -228,27 +263,43 @@ func (s *Server) pruneLoop(stop <-chan struct{}, done chan<- struct{}) {
 func (s *Server) pruneLost(ctx context.Context) error {
 	var all []error
 	for _, t := range s.distinctTargets() {
-		b := &barrier{s: s}
-		lost := s.processes.lostOf(b.sameServer(t))
-		if len(lost) == 0 || t.Control == "" {
+		var unresolved BarrierReport
+		if t.Control == "" || len(s.processes.lostOf(s.of(t, &endpoint{}))) == 0 {
 			continue
 		}
-		control, err := connectControl(ctx, t.Control)
-		if err != nil {
-			all = append(all, err)
-			continue
+		for _, e := range s.controlled(ctx, t, &unresolved) {
+			all = append(all, s.pruneAt(ctx, t, &e))
 		}
-		alive, err := aliveProcesses(ctx, control, lost)
-		if err == nil {
-			s.processes.found(without(lost, alive))
-		}
-		all = append(all, err)
-		closeControl(control)
 	}
 	return errors.Join(all...)
 }
 
+// pruneAt forgets lost processes of one address that are gone.
+func (s *Server) pruneAt(ctx context.Context, t *Target, e *endpoint) error {
+	lost := s.processes.lostOf(s.of(t, e))
+	if len(lost) == 0 {
+		return nil
+	}
+	control, err := connectControl(ctx, t, e)
+	if err != nil {
+		return err
+	}
+	defer closeControl(control)
+	alive, err := aliveProcesses(ctx, control, lost)
+	if err == nil {
+		s.processes.found(without(lost, alive))
+	}
+	return err
+}
+
 func (b *barrier) position(ctx context.Context, control *pgconn.PgConn, r *BarrierReport) error {
+	standby, err := oneRow(ctx, control, "SELECT pg_catalog.pg_is_in_recovery()")
+	if err != nil {
+		return fmt.Errorf("ask server for its role: %w", err)
+	}
+	if string(standby[0]) == "t" {
+		return nil // nothing is written there
+	}
 	row, err := oneRow(ctx, control, "SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())")
 	if err != nil {
 		return fmt.Errorf("read the WAL position: %w", err)
@@ -262,13 +313,26 @@ func (b *barrier) position(ctx context.Context, control *pgconn.PgConn, r *Barri
 	return nil
 }
 
-// connectControl opens lockkeeper's own connection to a server.
-func connectControl(ctx context.Context, conninfo string) (*pgconn.PgConn, error) {
+// connectControl opens lockkeeper's own connection to a server; to one of its
+// addresses where there may be several.
+func connectControl(ctx context.Context, t *Target, e *endpoint) (*pgconn.PgConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
+	fixed := t.failsOver() && e.address != ""
+	conninfo := t.Control
+	if fixed {
+		conninfo = withHost(conninfo, e)
+	}
 	cfg, err := pgconn.ParseConfig(conninfo)
 	if err != nil {
 		return nil, errors.New("control connection: its connection string cannot be read") // the error would quote it
+	}
+	if fixed {
+		cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+		cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, e.network, e.address)
+		}
 	}
 	cfg.RuntimeParams["application_name"] = "lockkeeper"
 	c, err := pgconn.ConnectConfig(ctx, cfg)
@@ -276,6 +340,24 @@ func connectControl(ctx context.Context, conninfo string) (*pgconn.PgConn, error
 		return nil, fmt.Errorf("control connection: %w", err)
 	}
 	return c, nil
+}
+
+// withHost puts one host and port in the place of those that a connection
+// string has.
+func withHost(conninfo string, e *endpoint) string {
+	if !strings.HasPrefix(conninfo, "postgres://") && !strings.HasPrefix(conninfo, "postgresql://") {
+		quote := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace
+		return conninfo + " host='" + quote(e.host) + "' port=" + e.port
+	}
+	u, err := url.Parse(conninfo)
+	if err != nil {
+		return conninfo // the caller complains of it
+	}
+	q := u.Query()
+	q.Set("host", e.host)
+	q.Set("port", e.port)
+	u.Host, u.RawQuery = "", q.Encode()
+	return u.String()
 }
 
 const controlTimeout = 5 * time.Second

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"lockkeeper/policy"
 	"lockkeeper/proxy/session"
 	"lockkeeper/proxy/wire"
@@ -17,6 +19,8 @@ import (
 const (
 	maxCancels    = 64               // cancel requests passed on at a time; more wait for a place, with the login timeout as their limit
 	cancelTimeout = 10 * time.Second // for one of them
+
+	maxCancelFanOut = 8 // addresses that one of them is sent to at a time
 )
 
 // cancelled is the refusal that ends a held statement.
@@ -47,9 +51,25 @@ func (s *Server) passCancel(req *wire.Startup) {
 		s.warnCancel(s.cancelOn(ctx, c))
 		return
 	}
+	s.cancelEverywhere(ctx, req)
+}
+
+// cancelEverywhere passes on a request whose key no session has: to each
+// address, for the client may have reached any, through another lockkeeper.
+func (s *Server) cancelEverywhere(ctx context.Context, req *wire.Startup) {
+	var sent errgroup.Group
+	sent.SetLimit(maxCancelFanOut)
 	for _, t := range s.distinctTargets() {
-		s.warnCancel(sendCancel(ctx, t, req.PID, req.Key))
+		all, err := s.endpoints(ctx, t)
+		s.warnCancel(err)
+		for i := range all {
+			sent.Go(func() error {
+				s.warnCancel(sendCancel(ctx, t, &all[i], req.PID, req.Key))
+				return nil
+			})
+		}
 	}
+	_ = sent.Wait() // each has warned
 }
 
 func (s *Server) warnCancel(err error) {
@@ -85,16 +105,16 @@ func (s *Server) cancelOn(ctx context.Context, c *conn) error {
 		return nil
 	}
 	t := s.cfg.Servers[c.target]
-	return sendCancel(ctx, &t, pid, key)
+	return sendCancel(ctx, &t, &c.reached, pid, key)
 }
 
 // sendCancel sends a CancelRequest and waits until the server has closed the
 // connection. Source: manual, 55.2.8 "Canceling Requests in Progress".
-func sendCancel(ctx context.Context, t *Target, pid uint32, key []byte) error {
-	tries := t.attempts()
-	c, err := t.open(ctx, tries[0])
+func sendCancel(ctx context.Context, t *Target, e *endpoint, pid uint32, key []byte) error {
+	tries := t.attempts(e)
+	c, err := t.open(ctx, e, tries[0])
 	if err != nil && len(tries) > 1 {
-		c, err = t.open(ctx, tries[1])
+		c, err = t.open(ctx, e, tries[1])
 	}
 	if err != nil {
 		return fmt.Errorf("cancel request: %w", err)
@@ -115,9 +135,8 @@ func (s *Server) distinctTargets() []*Target {
 	var out []*Target
 	for _, key := range sortedKeys(s.cfg.Servers) {
 		t := s.cfg.Servers[key]
-		network, address := t.network()
-		if !seen[network+address] {
-			seen[network+address] = true
+		if !seen[t.identity()] {
+			seen[t.identity()] = true
 			out = append(out, &t)
 		}
 	}

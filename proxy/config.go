@@ -28,8 +28,14 @@ type Listen struct {
 
 // Target is one PostgreSQL server.
 type Target struct {
-	Host     string      `yaml:"host"` // host name, address, or directory of a unix socket
-	Port     uint16      `yaml:"port"`
+	Host  string `yaml:"host"` // host names, addresses, or directories of unix sockets, parted by commas: tried in this order
+	Port  uint16 `yaml:"-"`    // of all hosts, or of the first
+	Ports Ports  `yaml:"port"` // as configured: one for all, or one for each; set either
+
+	// TargetSessionAttrs is what the server has to be: any (default),
+	// read-write, read-only, primary, standby, prefer-standby; libpq's meaning.
+	TargetSessionAttrs string `yaml:"target_session_attrs"`
+
 	Database string      `yaml:"database"` // the database's name on that server, if it differs
 	SSLMode  string      `yaml:"sslmode"`  // disable, allow, prefer, require, verify-ca, verify-full; libpq's meaning
 	CA       string      `yaml:"ca"`       // file
@@ -58,14 +64,19 @@ type ClientTLS struct {
 
 // Limits bound what clients may cost. Zero means the default.
 type Limits struct {
-	Sessions        int           `yaml:"sessions"`         // all clients together
-	StatementBytes  int           `yaml:"statement_bytes"`  // the longest text that is collected to be inspected
-	CollectedBytes  int64         `yaml:"collected_bytes"`  // all texts being collected together
-	CacheBytes      int64         `yaml:"cache_bytes"`      // facts kept
-	ParseSlots      int           `yaml:"parse_slots"`      // texts being parsed at a time
-	ParseBytes      int           `yaml:"parse_bytes"`      // the longest text given to the parser
-	LoginTimeout    time.Duration `yaml:"login_timeout"`    // from accept to the first ReadyForQuery
-	ConnectTimeout  time.Duration `yaml:"connect_timeout"`  // to the server
+	Sessions       int           `yaml:"sessions"`        // all clients together
+	StatementBytes int           `yaml:"statement_bytes"` // the longest text that is collected to be inspected
+	CollectedBytes int64         `yaml:"collected_bytes"` // all texts being collected together
+	CacheBytes     int64         `yaml:"cache_bytes"`     // facts kept
+	ParseSlots     int           `yaml:"parse_slots"`     // texts being parsed at a time
+	ParseBytes     int           `yaml:"parse_bytes"`     // the longest text given to the parser
+	LoginTimeout   time.Duration `yaml:"login_timeout"`   // from accept to the first ReadyForQuery
+	ConnectTimeout time.Duration `yaml:"connect_timeout"` // to one address of a server
+
+	// ConnectHold is how long a new session waits for a server where a failover
+	// can be waited for: several hosts, or target_session_attrs. Zero is not at
+	// all.
+	ConnectHold     time.Duration `yaml:"connect_hold"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // TERM: transactions may finish for this long
 	HeldBytes       int           `yaml:"held_bytes"`       // what a session may send while it is held
 }
@@ -77,7 +88,7 @@ func Default() Config {
 		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
-			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second,
+			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
 			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10,
 		},
 	}
@@ -105,7 +116,10 @@ func (c Config) withDefaults() Config {
 	orInt(&l.HeldBytes, d.Limits.HeldBytes)
 	c.Servers = maps.Clone(c.Servers)
 	for key, t := range c.Servers {
-		if t.Port == 0 {
+		switch {
+		case t.Port == 0 && len(t.Ports) > 0:
+			t.Port = t.Ports[0]
+		case t.Port == 0:
 			t.Port = 5432
 		}
 		if t.SSLMode == "" {
@@ -139,8 +153,8 @@ func (c Config) Validate() error {
 	}
 	for _, key := range sortedKeys(c.Servers) {
 		t := c.Servers[key]
-		if t.Host == "" {
-			complain("server.%s: host is missing", key)
+		if err := t.validateHosts(); err != nil {
+			complain("server.%s: %w", key, err)
 		}
 		if !sslModeKnown(t.SSLMode) {
 			complain("server.%s: sslmode %q is none of %s", key, t.SSLMode, sslModes)
@@ -151,7 +165,7 @@ func (c Config) Validate() error {
 		switch {
 		case t.SSLNegotiation != "" && t.SSLNegotiation != "postgres" && t.SSLNegotiation != direct:
 			complain("server.%s: sslnegotiation %q is neither postgres nor direct", key, t.SSLNegotiation)
-		case t.SSLNegotiation == direct && len(t.attempts()) > 1 || t.SSLMode == "disable" && t.SSLNegotiation == direct:
+		case t.SSLNegotiation == direct && slices.Contains([]string{"disable", "allow", "prefer"}, t.SSLMode):
 			complain("server.%s: sslnegotiation direct needs sslmode require, verify-ca or verify-full", key)
 		}
 		if (t.Cert == "") != (t.Key == "") {
@@ -189,7 +203,7 @@ func (l *Limits) validate() error {
 	}{
 		{"sessions", int64(l.Sessions)}, {"statement_bytes", int64(l.StatementBytes)}, {"collected_bytes", l.CollectedBytes},
 		{"cache_bytes", l.CacheBytes}, {"parse_slots", int64(l.ParseSlots)}, {"parse_bytes", int64(l.ParseBytes)},
-		{"login_timeout", int64(l.LoginTimeout)}, {"connect_timeout", int64(l.ConnectTimeout)},
+		{"login_timeout", int64(l.LoginTimeout)}, {"connect_timeout", int64(l.ConnectTimeout)}, {"connect_hold", int64(l.ConnectHold)},
 		{"shutdown_timeout", int64(l.ShutdownTimeout)}, {"held_bytes", int64(l.HeldBytes)},
 	} {
 		if v.value < 0 {

@@ -10,20 +10,9 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"lockkeeper/proxy/wire"
 )
-
-// network returns how a target is reached.
-func (t *Target) network() (network, address string) {
-	if strings.HasPrefix(t.Host, "/") {
-		return "unix", filepath.Join(t.Host, ".s.PGSQL."+strconv.Itoa(int(t.Port)))
-	}
-	return "tcp", net.JoinHostPort(t.Host, strconv.Itoa(int(t.Port)))
-}
 
 // direct is the sslnegotiation that begins with TLS.
 const direct = "direct"
@@ -36,8 +25,8 @@ type attempt struct {
 
 // attempts returns what sslmode tries, in order. Source: manual, 34.19.3
 // "Protection Provided in Different Modes".
-func (t *Target) attempts() []attempt {
-	if strings.HasPrefix(t.Host, "/") {
+func (t *Target) attempts(e *endpoint) []attempt {
+	if e.unix() {
 		return []attempt{{}}
 	}
 	switch t.SSLMode {
@@ -56,29 +45,30 @@ func (t *Target) attempts() []attempt {
 // the first message was received.
 type connected struct {
 	net.Conn
-	first []byte
-	tls   bool
+	first   []byte
+	tls     bool
+	reached endpoint
 }
 
 // connect opens a server connection and sends the startup packet. Where
 // sslmode allows both, an authorization error (28000: no pg_hba.conf line for
 // this kind of connection) leads to the other kind, as in libpq.
-func (t *Target) connect(ctx context.Context, startup []byte) (*connected, error) {
+func (t *Target) connect(ctx context.Context, e *endpoint, startup []byte) (*connected, error) {
 	var last error
-	tries := t.attempts()
+	tries := t.attempts(e)
 	for i, a := range tries {
-		c, err := t.try(ctx, a, startup)
+		c, err := t.try(ctx, e, a, startup)
 		if err != nil {
 			last = err
 			continue
 		}
 		if i+1 < len(tries) && unauthorized(c.first) && (tries[i+1].tls || c.tls) {
 			_ = c.Close() // the other kind may be allowed
-			next, err := t.try(ctx, tries[i+1], startup)
+			next, err := t.try(ctx, e, tries[i+1], startup)
 			if err == nil {
 				return next, nil
 			}
-			return t.try(ctx, a, startup)
+			return t.try(ctx, e, a, startup)
 		}
 		return c, nil
 	}
@@ -91,8 +81,8 @@ func unauthorized(first []byte) bool {
 	return len(first) > wire.HeaderLen && first[0] == 'E' && string(wire.Field(first[wire.HeaderLen:], 'C')) == "28000"
 }
 
-func (t *Target) try(ctx context.Context, a attempt, startup []byte) (*connected, error) {
-	c, err := t.open(ctx, a)
+func (t *Target) try(ctx context.Context, e *endpoint, a attempt, startup []byte) (*connected, error) {
+	c, err := t.open(ctx, e, a)
 	if err != nil {
 		return nil, err
 	}
@@ -110,18 +100,17 @@ func (t *Target) try(ctx context.Context, a attempt, startup []byte) (*connected
 	return c, nil
 }
 
-// open dials a target and negotiates TLS.
-func (t *Target) open(ctx context.Context, a attempt) (*connected, error) {
-	network, address := t.network()
+// open dials an address and negotiates TLS.
+func (t *Target) open(ctx context.Context, e *endpoint, a attempt) (*connected, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, network, address)
+	conn, err := d.DialContext(ctx, e.network, e.address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to server: %w", err)
 	}
 	if !a.tls {
 		return &connected{Conn: conn}, nil
 	}
-	c, err := t.secure(ctx, conn, a)
+	c, err := t.secure(ctx, e, conn, a)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -131,11 +120,11 @@ func (t *Target) open(ctx context.Context, a attempt) (*connected, error) {
 
 // secure asks the server for TLS. Nothing may be buffered behind its answer:
 // exactly one byte is read. Source: manual, 55.2.10 "SSL Session Encryption".
-func (t *Target) secure(ctx context.Context, conn net.Conn, a attempt) (*connected, error) {
+func (t *Target) secure(ctx context.Context, e *endpoint, conn net.Conn, a attempt) (*connected, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	if t.SSLNegotiation == direct {
-		return t.handshake(ctx, conn)
+		return t.handshake(ctx, e, conn)
 	}
 	request := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, wire.SSLCode)
 	if _, err := conn.Write(request); err != nil {
@@ -154,12 +143,12 @@ func (t *Target) secure(ctx context.Context, conn net.Conn, a attempt) (*connect
 	default:
 		return nil, errors.New("ask server for TLS: unexpected answer")
 	}
-	return t.handshake(ctx, conn)
+	return t.handshake(ctx, e, conn)
 }
 
 // handshake puts TLS on a connection.
-func (t *Target) handshake(ctx context.Context, conn net.Conn) (*connected, error) {
-	cfg, err := t.tlsConfig()
+func (t *Target) handshake(ctx context.Context, e *endpoint, conn net.Conn) (*connected, error) {
+	cfg, err := t.tlsConfig(e.host)
 	if err != nil {
 		return nil, err
 	}
@@ -175,8 +164,8 @@ func (t *Target) handshake(ctx context.Context, conn net.Conn) (*connected, erro
 
 // tlsConfig reads the files anew, so that a renewed certificate is used by the
 // next connection.
-func (t *Target) tlsConfig() (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: t.Host, NextProtos: []string{alpn}}
+func (t *Target) tlsConfig(host string) (*tls.Config, error) {
+	cfg := &tls.Config{ServerName: host, NextProtos: []string{alpn}}
 	t.TLS.apply(cfg)
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)

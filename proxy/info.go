@@ -4,16 +4,21 @@ import "time"
 
 // SessionInfo is what operators see of one session.
 type SessionInfo struct {
-	ID          uint64    `json:"id"`
-	User        string    `json:"user"`
-	Database    string    `json:"database"`
-	Application string    `json:"application"`
-	Address     string    `json:"address"`
-	Tags        []string  `json:"tags"`
-	Target      string    `json:"server"` // the key of the server map that was used
-	ServerPID   uint32    `json:"server_pid"`
-	TLS         bool      `json:"tls"`
-	Connected   time.Time `json:"connected"`
+	ID          uint64   `json:"id"`
+	User        string   `json:"user"`
+	Database    string   `json:"database"`
+	Application string   `json:"application"`
+	Address     string   `json:"address"`
+	Tags        []string `json:"tags"`
+	Target      string   `json:"server"` // the key of the server map that was used
+	ServerPID   uint32   `json:"server_pid"`
+
+	// ServerAddress is which of the target's addresses the session has:
+	// host:port, or a socket's path.
+	ServerAddress string `json:"server_address"`
+
+	TLS       bool      `json:"tls"`
+	Connected time.Time `json:"connected"`
 
 	State       string    `json:"state"` // login, idle, active, held, idle in transaction, aborted transaction
 	StateSince  time.Time `json:"state_since"`

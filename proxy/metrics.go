@@ -21,7 +21,7 @@ type metrics struct {
 	stages       *prometheus.HistogramVec
 	serverDenied prometheus.Counter
 
-	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels prometheus.Counter
+	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -42,6 +42,8 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		sessionLimit:    counter("lockkeeper_session_limit_refusals_total", "Connections refused because limits.sessions was reached."),
 		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
+		connectRetries:  counter("lockkeeper_connect_retries_total", "Rounds through a server's addresses that clients were held for, after one that reached none."),
+		wrongRole:       counter("lockkeeper_server_wrong_role_total", "Servers that answered and were not what target_session_attrs asks for."),
 		acceptErrors:    counter("lockkeeper_accept_errors_total", "Errors of accept, such as running out of file descriptors."),
 		cancels:         counter("lockkeeper_cancel_requests_total", "Cancel requests received."),
 		holds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -77,6 +79,7 @@ func gauges(reg prometheus.Registerer, s *Server) {
 		defer s.mu.Unlock()
 		return float64(len(s.sessions))
 	})
+	gauge("lockkeeper_connect_held", "Clients that are held until a server can be reached.", func() float64 { return float64(s.held.Load()) })
 	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
 	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 {
 		n := 0

@@ -13,12 +13,21 @@ import (
 // process is one server process that lockkeeper's clients have used.
 type process struct {
 	PID      uint32    `json:"pid"`
-	Server   string    `json:"server"` // key of the server map
+	Server   string    `json:"server"`            // key of the server map
+	Address  string    `json:"address,omitempty"` // which of its addresses; "" in the files of old versions
 	User     string    `json:"user"`
 	Database string    `json:"database"`
 	Since    time.Time `json:"since"` // when the session began, by lockkeeper's clock
 	Gone     bool      `json:"gone,omitempty"`
 }
+
+// processKey tells processes apart: servers number theirs on their own.
+type processKey struct {
+	address string
+	pid     uint32
+}
+
+func (x *process) key() processKey { return processKey{x.Address, x.PID} }
 
 // processes notes every server process in a file, so that a lockkeeper that
 // was killed leaves a list of those that may go on without it. The file is
@@ -29,10 +38,10 @@ type processes struct {
 	mu      sync.Mutex // guards what follows
 	file    *os.File   // nil: kept in memory
 	path    string
-	written int                // lines since the file was made anew
-	live    map[uint32]process // of sessions
-	lost    map[uint32]process // may go on without a client
-	broken  error              // the first error of the file
+	written int                    // lines since the file was made anew
+	live    map[processKey]process // of sessions
+	lost    map[processKey]process // may go on without a client
+	broken  error                  // the first error of the file
 }
 
 // maxProcessLines bounds the file: then it is made anew from what is live.
@@ -40,7 +49,7 @@ const maxProcessLines = 20_000
 
 // openProcesses reads what an earlier lockkeeper left behind.
 func openProcesses(path string, now func() time.Time) (*processes, error) {
-	p := &processes{now: now, path: path, live: map[uint32]process{}, lost: map[uint32]process{}}
+	p := &processes{now: now, path: path, live: map[processKey]process{}, lost: map[processKey]process{}}
 	if path == "" {
 		return p, nil
 	}
@@ -66,9 +75,9 @@ func (p *processes) read() error {
 			continue // the last line of a killed process may be cut off
 		}
 		if x.Gone {
-			delete(p.lost, x.PID)
+			delete(p.lost, x.key())
 		} else {
-			p.lost[x.PID] = x
+			p.lost[x.key()] = x
 		}
 	}
 	return lines.Err()
@@ -85,7 +94,7 @@ func (p *processes) rewrite() error {
 		_ = p.file.Close() // replaced
 	}
 	p.file, p.written = f, 0
-	for _, m := range []map[uint32]process{p.lost, p.live} {
+	for _, m := range []map[processKey]process{p.lost, p.live} {
 		for _, x := range m {
 			p.append(x)
 		}
@@ -117,7 +126,7 @@ type note struct {
 
 // watch prepares the record of a session.
 func (p *processes) watch(c *conn) *note {
-	n := &note{p: p, x: process{Server: c.target, User: c.user, Database: c.database, Since: c.connected}}
+	n := &note{p: p, x: process{Server: c.target, Address: c.reached.address, User: c.user, Database: c.database, Since: c.connected}}
 	c.pair.OnLogin = n.began
 	return n
 }
@@ -128,8 +137,8 @@ func (n *note) began(pid uint32) {
 	defer n.p.mu.Unlock()
 	x := n.x
 	x.PID = pid
-	n.p.live[pid] = x
-	delete(n.p.lost, pid) // a process id that is used again: the old one is gone
+	n.p.live[x.key()] = x
+	delete(n.p.lost, x.key()) // a process id that is used again: the old one is gone
 	n.p.append(x)
 }
 
@@ -138,13 +147,14 @@ func (n *note) began(pid uint32) {
 func (n *note) ended(pid uint32, clean bool) {
 	n.p.mu.Lock()
 	defer n.p.mu.Unlock()
-	x, known := n.p.live[pid]
+	key := processKey{n.x.Address, pid}
+	x, known := n.p.live[key]
 	if !known || x.Since != n.x.Since {
 		return
 	}
-	delete(n.p.live, pid)
+	delete(n.p.live, key)
 	if !clean {
-		n.p.lost[pid] = x
+		n.p.lost[key] = x
 		return
 	}
 	n.p.forget(x)
@@ -160,12 +170,12 @@ func (p *processes) forget(x process) {
 }
 
 // lostOf returns the processes of a server that may go on without a client.
-func (p *processes) lostOf(server func(key string) bool) []process {
+func (p *processes) lostOf(which func(x *process) bool) []process {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []process
 	for _, x := range p.lost {
-		if server(x.Server) {
+		if which(&x) {
 			out = append(out, x)
 		}
 	}
@@ -183,8 +193,8 @@ func (p *processes) found(gone []process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, x := range gone {
-		if p.lost[x.PID].Since.Equal(x.Since) {
-			delete(p.lost, x.PID)
+		if p.lost[x.key()].Since.Equal(x.Since) {
+			delete(p.lost, x.key())
 			p.forget(x)
 		}
 	}

@@ -29,7 +29,8 @@ type Recorder interface {
 	Submit(e journal.Entry)
 }
 
-// Deps is what a Server works with. All fields but Processes are required.
+// Deps is what a Server works with. Processes and LookupHost may be
+// left out.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
@@ -38,6 +39,8 @@ type Deps struct {
 	Registerer prometheus.Registerer
 	Now        func() time.Time
 	Processes  string // file in which server processes are noted; "" keeps them in memory
+
+	LookupHost LookupHost // resolves servers' names; nil is the system's
 }
 
 // Server accepts clients and keeps their sessions.
@@ -50,6 +53,10 @@ type Server struct {
 	budget    *engine.Budget
 	tls       clientTLS
 	processes *processes
+	lookup    LookupHost
+	down      unreachable
+	roles     roles
+	held      atomic.Int64  // clients that wait for a server
 	cancels   chan struct{} // one token for each cancel request being passed on
 
 	mu        sync.Mutex // guards what follows
@@ -71,6 +78,7 @@ type conn struct {
 	database  string
 	address   string
 	target    string
+	reached   endpoint // the server's address that it really has
 	tls       bool
 	connected time.Time
 	pair      *engine.Pair
@@ -85,6 +93,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, pacer: newPacer(), budget: engine.NewBudget(cfg.Limits.CollectedBytes),
 		cancels: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{},
+	}
+	if s.lookup = deps.LookupHost; s.lookup == nil {
+		s.lookup = net.DefaultResolver.LookupHost
 	}
 	s.ctx, s.endAll = context.WithCancel(context.Background())
 	if err := s.tls.load(&cfg.TLS); err != nil {
@@ -333,7 +344,7 @@ func (s *Server) Sessions() []SessionInfo {
 
 func (c *conn) info() SessionInfo {
 	i := SessionInfo{
-		ID: c.id, User: c.user, Database: c.database, Address: c.address, Target: c.target, TLS: c.tls, Connected: c.connected,
+		ID: c.id, User: c.user, Database: c.database, Address: c.address, Target: c.target, ServerAddress: c.reached.address, TLS: c.tls, Connected: c.connected,
 	}
 	c.pair.Do(func(x *session.Session) {
 		sub, st := x.Subject(), x.State()

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -51,7 +50,8 @@ type hello struct {
 // fatal is an error that a client which has not logged in is told.
 type fatal struct {
 	sqlstate, message, hint string
-	cause                   error // for the log
+	cause                   error  // for the log
+	raw                     []byte // what the client is told in place of all that: a server's own words
 }
 
 func (f *fatal) Error() string {
@@ -63,15 +63,21 @@ func (f *fatal) Error() string {
 
 func (f *fatal) Unwrap() error { return f.cause }
 
+// bytes returns the message that the client gets.
+func (f *fatal) bytes() []byte {
+	if f.raw != nil {
+		return f.raw
+	}
+	return wire.AppendError(nil, wire.ErrorFields{Severity: "FATAL", SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint})
+}
+
 // answer tells the client what is wrong, and the log. A client that goes away
 // before it says anything is a health check and not worth a line.
 func (h *hello) answer(err error) {
 	var f *fatal
 	if errors.As(err, &f) {
 		_ = h.conn.SetWriteDeadline(h.s.deps.Now().Add(time.Second)) // a client that does not read is not waited for
-		_, _ = h.conn.Write(wire.AppendError(nil, wire.ErrorFields{
-			Severity: "FATAL", SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint,
-		})) // it may be gone
+		_, _ = h.conn.Write(f.bytes())                               // it may be gone
 	}
 	h.s.metrics.loginFailures.Inc()
 	level := slog.LevelInfo
@@ -215,12 +221,12 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if target.Database != "" && target.Database != database {
 		h.raw = wire.ReplaceParameter(h.raw, "database", target.Database)
 	}
-	server, err := s.dial(target, h.raw)
+	server, err := s.dial(h, target, h.raw)
 	if err != nil {
 		return err
 	}
 	c := &conn{
-		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, tls: h.tls, connected: begun,
+		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, reached: server.reached, tls: h.tls, connected: begun,
 	}
 	x := session.New(session.Config{
 		ID:             c.id,
@@ -265,22 +271,6 @@ func (s *Server) target(database string) (string, *Target, error) {
 		sqlstate: "3D000", message: fmt.Sprintf("database %q is not configured in lockkeeper", database),
 		hint: "Add it, or \"*\", under server: in lockkeeper.yaml.",
 	}
-}
-
-func (s *Server) dial(t *Target, startup []byte) (*connected, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Limits.ConnectTimeout)
-	defer cancel()
-	begun := s.deps.Now()
-	server, err := t.connect(ctx, startup)
-	s.metrics.stages.WithLabelValues("connect").Observe(s.deps.Now().Sub(begun).Seconds())
-	if err != nil {
-		s.metrics.connectFailures.Inc()
-		return nil, &fatal{
-			sqlstate: "08001", message: "lockkeeper cannot connect to the server", cause: err,
-			hint: "See lockkeeper's log; check that the server runs and accepts lockkeeper's address.",
-		}
-	}
-	return server, nil
 }
 
 // run registers the session, moves its bytes and logs its end.

@@ -125,15 +125,15 @@ func TestTLSVersionsOfClients(t *testing.T) {
 	const suite = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"
 	tests := map[string]struct {
 		versions proxy.TLSVersions
-		client   tls.Config
+		client   *tls.Config
 		want     bool
 	}{
-		"at least 1.3, client 1.2":  {proxy.TLSVersions{MinVersion: "TLSv1.3"}, tls.Config{MaxVersion: tls.VersionTLS12}, false},
-		"at least 1.3, client 1.3":  {proxy.TLSVersions{MinVersion: "TLSv1.3"}, tls.Config{}, true},
-		"default, client 1.1":       {proxy.TLSVersions{}, tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
-		"at least 1.1, client 1.1":  {proxy.TLSVersions{MinVersion: "TLSv1.1"}, tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, true},
-		"a cipher the client lacks": {proxy.TLSVersions{Ciphers: []string{suite}}, tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}, false},
-		"a cipher the client has":   {proxy.TLSVersions{Ciphers: []string{suite}}, tls.Config{MaxVersion: tls.VersionTLS12}, true},
+		"at least 1.3, client 1.2":  {proxy.TLSVersions{MinVersion: "TLSv1.3"}, &tls.Config{MaxVersion: tls.VersionTLS12}, false},
+		"at least 1.3, client 1.3":  {proxy.TLSVersions{MinVersion: "TLSv1.3"}, &tls.Config{}, true},
+		"default, client 1.1":       {proxy.TLSVersions{}, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, false},
+		"at least 1.1, client 1.1":  {proxy.TLSVersions{MinVersion: "TLSv1.1"}, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, true},
+		"a cipher the client lacks": {proxy.TLSVersions{Ciphers: []string{suite}}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}, false},
+		"a cipher the client has":   {proxy.TLSVersions{Ciphers: []string{suite}}, &tls.Config{MaxVersion: tls.VersionTLS12}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestTLSVersionsOfClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.client.InsecureSkipVerify = true
-			config.TLSConfig = &tt.client
+			config.TLSConfig = tt.client
 			c, err := pgx.ConnectConfig(t.Context(), config)
 			if (err == nil) != tt.want {
 				t.Errorf("connected: %v, want %v (%v)", err == nil, tt.want, err)

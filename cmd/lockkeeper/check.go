@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -202,8 +204,13 @@ func loopback(addr string) bool {
 // insecure reports whether the way to a server may be in the clear and leaves
 // the machine.
 func insecure(t *proxy.Target) bool {
-	if len(t.Host) > 0 && t.Host[0] == '/' || loopback(net.JoinHostPort(t.Host, "0")) {
+	if !slices.ContainsFunc(t.Hosts(), remote) {
 		return false
 	}
 	return t.SSLMode == "disable" || t.SSLMode == "allow" || t.SSLMode == "prefer" || t.SSLMode == ""
+}
+
+// remote reports whether a host is another machine.
+func remote(host string) bool {
+	return !strings.HasPrefix(host, "/") && !loopback(net.JoinHostPort(host, "0"))
 }

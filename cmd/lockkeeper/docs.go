@@ -252,6 +252,7 @@ func bounds() []bound {
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
+		{"`limits.connect_hold`", l.ConnectHold.String(), "the client is refused with 08001", "`lockkeeper_connect_held`, `lockkeeper_connect_retries_total`"},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",
