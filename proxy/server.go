@@ -29,18 +29,16 @@ type Recorder interface {
 	Submit(e journal.Entry)
 }
 
-// Deps is what a Server works with. Processes and LookupHost may be
-// left out.
+// Deps is what a Server works with. All fields but Processes are required.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
 	Journal    Recorder
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	LookupHost LookupHost // resolves servers' names; nil is the system's
 	Now        func() time.Time
 	Processes  string // file in which server processes are noted; "" keeps them in memory
-
-	LookupHost LookupHost // resolves servers' names; nil is the system's
 }
 
 // Server accepts clients and keeps their sessions.
