@@ -322,3 +322,21 @@ func TestOurSQLCannotBeShadowed(t *testing.T) {
 		p.end()
 	}
 }
+
+// CONCURRENTLY waits for transactions by design, and leaves an invalid index
+// behind when it is stopped.
+func TestConcurrentlyIsNeverHurried(t *testing.T) {
+	g := bracketGuard(t)
+	for way, send := range ways {
+		release := g.block("account_move", "row exclusive")
+		p := g.peer()
+		p.send(pipeline(send("create index concurrently hurried_" + way + " on account_move (ref)"))...)
+		waits := fmt.Sprintf("select coalesce(max(extract(epoch from clock_timestamp() - query_start)), 0) > 0.4 from pg_stat_activity where pid = %d and wait_event_type = 'Lock'", p.pid)
+		eventually(t, "the index waits for longer than the lock_timeout", func() bool { return g.pg.Value(t, g.db, waits) == "t" })
+		release()
+		if got := strings.Join(p.until('C'), ", "); !strings.Contains(got, "C CREATE INDEX") {
+			t.Errorf("%s: %s", way, got)
+		}
+		p.end()
+	}
+}

@@ -346,3 +346,33 @@ func TestScopedReadOnly(t *testing.T) {
 		t.Errorf("come into scope: %s", got)
 	}
 }
+
+// What comes behind a COMMIT in a pipeline is an implicit transaction, whatever
+// the last ReadyForQuery said.
+func TestAPipelineBehindACommitDoesNotCommit(t *testing.T) {
+	g := newGuard(t)
+	p := g.peer()
+	p.ok("begin")
+	p.ok(insert)
+	p.send(pipeline("P - commit ; B - - ; E - ; P - " + insert + " ; B - - ; E - ; H")...)
+	p.until('C')
+	p.until('C')
+	c := g.readOnly(policy.RefuseCommit, 0)
+	g.barrier(c)
+	if got := p.run("S"); got != "E 23G02, Z I" {
+		t.Errorf("its Sync: %s", got)
+	}
+	g.contain()
+
+	p.ok("begin")
+	p.ok(insert)
+	p.send(pipeline("P - commit ; B - - ; E - ; P - insert into bus_bus (channel) select pg_sleep(600)::text ; B - - ; E - ; S")...)
+	g.awaitSleeper(1)
+	g.barrier(g.readOnly(policy.RefuseCommit, 0))
+	if got := strings.Join(p.until('Z'), ", "); got != "1, 2, C COMMIT, 1, 2, E 57014, Z I" {
+		t.Errorf("sent whole: %s", got)
+	}
+	if n := g.pg.Value(t, g.db, "select count(*) from bus_bus"); n != "2" {
+		t.Errorf("%s rows were committed, want 2", n)
+	}
+}

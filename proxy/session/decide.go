@@ -251,7 +251,7 @@ func (s *Session) copyRefusal() *policy.Refusal {
 func (s *Session) pastReadOnly() *policy.Refusal {
 	snap, now := s.host.Snapshot(), s.host.Now()
 	c := snap.ReadOnlyFor(s.sub, now)
-	if c == nil || s.tx.status != policy.TxIdle || s.tx.epoch >= c.Epoch {
+	if c == nil || s.blockAtEnd() || s.tx.epoch >= c.Epoch {
 		return nil
 	}
 	if c.InFlight != policy.RefuseCommit && now.Before(c.DrainUntil) {

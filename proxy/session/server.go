@@ -252,7 +252,10 @@ func (s *Session) suspended(h *reply) {
 // transaction and to names. What was sent behind it has the names already.
 func (s *Session) follow(st *inspect.Statement, tag string, seq uint64) {
 	switch st.Kind { //nolint:exhaustive // kinds are an open set
+	case inspect.KindBegin, inspect.KindStart:
+		s.tx.block = true
 	case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
+		s.tx.block = s.tx.block && st.Chain
 		s.endTransaction(strings.HasPrefix(tag, "ROLLBACK") || st.Kind == inspect.KindRollback)
 	case inspect.KindRollbackTo:
 		s.tx.armed = s.tx.armedTop
@@ -367,7 +370,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 		status = policy.TxStatus(body[0])
 	}
 	was := s.tx.status
-	s.tx.status = status
+	s.tx.status, s.tx.block = status, status != policy.TxIdle
 	s.copyIn, s.copyFail = false, nil
 	s.out.skipping = false // it may have been a Sync inside COPY data that ended it
 	if status == policy.TxIdle {

@@ -136,6 +136,7 @@ type segment struct {
 // transaction is what is known of the server's transaction.
 type transaction struct {
 	status    policy.TxStatus // at the last ReadyForQuery
+	block     bool            // a block is open, as far as replies tell
 	epoch     uint64          // policy epoch in which it began
 	armed     bool            // we made it READ ONLY
 	lexing    bool            // scs or enc have changed in it
@@ -312,7 +313,7 @@ func (s *Session) Quiet() bool {
 // before it may still change something (open), and whether it could commit
 // without another message of the client (unaided).
 func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
-	inBlock := s.tx.status != policy.TxIdle
+	inBlock := s.tx.block
 	if !s.auth.done || s.tx.epoch >= c.Epoch && (s.tx.armed || !inBlock) {
 		return false, false
 	}
@@ -332,11 +333,42 @@ func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 		case r.kind == 'Q' && mayWrite:
 			open = true
 		}
+		inBlock = leavesBlock(inBlock, r.batch)
 	}
 	if s.copyIn && !inBlock { // CopyDone comes through us
 		return true, false
 	}
 	return open, unaided
+}
+
+// leavesBlock reports whether a transaction block is open after a batch that
+// ends well, where before is what was before it.
+func leavesBlock(before bool, b *inspect.Batch) bool {
+	if b == nil {
+		return before
+	}
+	for i := range b.Statements {
+		st := &b.Statements[i]
+		switch st.Kind { //nolint:exhaustive // kinds are an open set
+		case inspect.KindBegin, inspect.KindStart:
+			before = true
+		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
+			before = before && st.Chain
+		}
+	}
+	return before
+}
+
+// blockAtEnd reports whether a transaction block is open when everything that
+// was sent has ended well.
+func (s *Session) blockAtEnd() bool {
+	open := s.tx.block
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		if r := s.out.at(seq); r.flags&hideBody == 0 {
+			open = leavesBlock(open, r.batch)
+		}
+	}
+	return open
 }
 
 // Harmless reports whether nothing that is owed or open can change anything.
