@@ -269,7 +269,7 @@ func (r *run) checkState() {
 	}
 	for name, text := range m.statements {
 		known := s.prep.of(false).get([]byte(name)).batch
-		if known == nil { // a name that SQL and the protocol gave in one pipeline: Unknown, and safe
+		if known == nil { // forgotten, as behind a malformed Parse: Unknown, and safe
 			continue
 		}
 		if len(known.Statements) != len(split(text)) || len(split(text)) > 0 && known.Statements[0].Kind != kindOf(split(text)[0]) {

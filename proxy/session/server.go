@@ -263,20 +263,46 @@ func (s *Session) follow(st *inspect.Statement, tag string, seq uint64) {
 	case inspect.KindRelease: // the server puts back what was before the savepoint
 		s.tx.armed = s.tx.armedTop
 	case inspect.KindPrepare:
-		if st.Prepared != nil && s.prep.of(false).get([]byte(st.Name)).seq <= seq {
-			s.prep.of(false).set(st.Name, slot{batch: &inspect.Batch{Class: st.Prepared.Class, Statements: []inspect.Statement{*st.Prepared}}})
+		if st.Prepared != nil {
+			s.rename(st.Name, slot{batch: &inspect.Batch{Class: st.Prepared.Class, Statements: []inspect.Statement{*st.Prepared}}}, seq)
 		}
 	case inspect.KindDeallocate:
-		switch {
-		case st.Name == "":
-			s.prep.forgetStatements(seq)
-		case s.prep.of(false).get([]byte(st.Name)).seq <= seq:
-			s.prep.of(false).set(st.Name, slot{})
+		if st.Name != "" {
+			s.rename(st.Name, slot{}, seq)
+		} else {
+			s.forgetStatements(seq)
 		}
 	case inspect.KindDiscard:
 		if tag == "DISCARD ALL" {
-			s.prep.forgetStatements(seq)
+			s.forgetStatements(seq)
 			s.unseen = false
+		}
+	}
+}
+
+// rename is told that SQL, answered by reply seq, has made a name stand for v.
+// A later Parse or Close that has the name by now is told what was before it.
+func (s *Session) rename(name string, v slot, seq uint64) {
+	n := s.prep.of(false)
+	if n.get([]byte(name)).seq <= seq {
+		n.set(name, v)
+		return
+	}
+	for later := seq + 1; later < s.out.next; later++ {
+		if r := s.out.at(later); r.names(false) && r.name == name {
+			r.old = v
+			return
+		}
+	}
+}
+
+// forgetStatements is told that SQL, answered by reply seq, has dropped every
+// prepared statement.
+func (s *Session) forgetStatements(seq uint64) {
+	s.prep.forgetStatements(seq)
+	for later := seq + 1; later < s.out.next; later++ {
+		if r := s.out.at(later); r.names(false) && r.name != "" && r.old.seq <= seq {
+			r.old = slot{}
 		}
 	}
 }
