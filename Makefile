@@ -4,7 +4,7 @@ GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-li
 FUZZTIME ?= 30s
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -31,6 +31,11 @@ e2e: setup
 
 demo: setup
 	go run ./internal/demo $(ARGS)
+
+# PostgreSQL's own suites and pgx's, directly and through lockkeeper; about ten
+# minutes, as root on a Debian-like machine. Writes docs/compatibility.md.
+conformance:
+	internal/tools/conformance.sh
 
 fuzz:
 	internal/tools/fuzz.sh $(FUZZTIME)
