@@ -323,6 +323,52 @@ func TestOurSQLCannotBeShadowed(t *testing.T) {
 	}
 }
 
+// What cannot run in a transaction block gives up alike, and the session's own
+// settings are in force afterwards.
+func TestWhatNeedsItsOwnTransactionGivesUp(t *testing.T) {
+	g := bracketGuard(t)
+	defer g.block("account_move", "row exclusive")()
+	for _, sql := range []string{
+		"vacuum full account_move", "vacuum (full) account_move", "cluster account_move using account_move_pkey", "reindex table account_move",
+		"reindex database " + g.db, "reindex schema public",
+	} {
+		for way, send := range ways {
+			p := g.peer()
+			p.ok("set lock_timeout = '1h'")
+			p.ok("set statement_timeout = '10s'")
+			if got := p.run(send(sql)); !strings.Contains(got, "E 55P03, Z I") {
+				t.Errorf("%s: %s: %s", way, sql, got)
+			}
+			if got := p.value(timeoutsNow); got != "1h 10s" {
+				t.Errorf("%s: %s: afterwards %s", way, sql, got)
+			}
+			p.noneOfOurs(way)
+			p.end()
+		}
+	}
+}
+
+func TestDDLHasAStatementTimeout(t *testing.T) {
+	g := newGuard(t, func(s *setup) {
+		s.policy = strings.ReplaceAll(strings.ReplaceAll(bracketPolicy, "lock_timeout: 200ms", "lock_timeout: 1h"), "15min", "200ms")
+	})
+	defer g.block("account_move", "row exclusive")()
+	p := g.peer()
+	for _, sql := range []string{addColumn, "vacuum full account_move"} {
+		for way, send := range ways {
+			if got := p.run(send(sql)); !strings.Contains(got, "E 57014, Z I") {
+				t.Errorf("%s: %s: %s", way, sql, got)
+			}
+			if got := p.value(timeoutsNow); got != "0 0" {
+				t.Errorf("%s: %s: afterwards %s", way, sql, got)
+			}
+		}
+	}
+	if got := p.run("Q select 1; " + addColumn); got != "T, D 1, C SELECT 1, E 57014, Z I" {
+		t.Error(got)
+	}
+}
+
 // CONCURRENTLY waits for transactions by design, and leaves an invalid index
 // behind when it is stopped.
 func TestConcurrentlyIsNeverHurried(t *testing.T) {

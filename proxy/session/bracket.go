@@ -275,7 +275,7 @@ func (s *Session) ourStatement(text string, flags flag) {
 	buf = wire.Append(buf, 'C', "P", name, "\x00")
 	buf = wire.Append(buf, 'C', "S", name, "\x00")
 	for _, kind := range []byte{'P', 'B', 'E', 'C', 'C'} {
-		r := s.out.push(kind, hideBody|flags&showError)
+		r := s.out.push(kind, hideBody|flags&(showError|leads|restore))
 		if kind == 'E' {
 			r.flags |= flags
 			s.noteEpoch(r)

@@ -102,6 +102,10 @@ func (s *Session) bind(m []byte, size int) action {
 	s.openSegment()
 	s.seg.executed = true
 	r := s.out.push('B', 0)
+	if !harmless(raw) { // functions in it may be run to plan it
+		s.seg.writes = true
+		r.flags |= plans
+	}
 	r.old = s.prep.of(true).get(portal)
 	if len(portal) == 0 {
 		s.prep.portal = slot{raw, r.seq}
@@ -364,7 +368,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 // the point where it was made READ ONLY.
 func endsBlock(b *inspect.Batch) bool {
 	for i := range b.Statements {
-		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
+		switch b.Statements[i].Kind {
 		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction, inspect.KindRollbackTo, inspect.KindRelease:
 			return true
 		}

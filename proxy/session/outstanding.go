@@ -21,6 +21,7 @@ const (
 	arms                       // ours: its success makes the transaction READ ONLY
 	leads                      // ours, before the client's message: when it fails its answer is the client's
 	awaited                    // ours: the client's message waits for it
+	plans                      // Bind: what it plans may change something already then
 	begins                     // with arms: stands directly behind what has begun the transaction
 
 	ours = hideBody | hideReady

@@ -2,6 +2,7 @@
 package session
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,7 +73,6 @@ type Session struct {
 	names    uint64          // statements of ours, for their names
 	leftover []string        // statements of ours whose Close was skipped
 	settings *restoring      // session settings of ours to put back
-	inject   []byte          // reused while messages of ours are built
 
 	statement   *inspect.Statement // the last one
 	fingerprint uint64
@@ -130,7 +130,6 @@ type segment struct {
 	writes    bool // something that may write was executed
 	armed     bool // SET TRANSACTION READ ONLY was
 	lexing    bool // something was executed that may change how text is read
-	unsettled bool // began while replies were owed
 }
 
 // transaction is what is known of the server's transaction.
@@ -146,7 +145,6 @@ type transaction struct {
 	rows      int64
 	journaled bool // has statement entries
 	failed    bool // an error, or a ROLLBACK
-	throttles []policy.Throttle
 }
 
 // authentication is the relayed exchange before the first ReadyForQuery.
@@ -155,7 +153,6 @@ type authentication struct {
 	asked        bool // the server waits for a message of the client
 	sasl         bool // the next message of the client names a SASL mechanism
 	offeredPlus  bool // the server offers channel binding, which we struck out
-	pendingBytes bool
 }
 
 // stream is how one direction is being read.
@@ -233,8 +230,7 @@ func addTag(tags []string, tag string) []string {
 	if i < len(tags) && tags[i] == tag {
 		return tags
 	}
-	out := append(tags[:i:i], tag)
-	return append(out, tags[i:]...)
+	return slices.Insert(slices.Clone(tags), i, tag)
 }
 
 // Retag looks at the subject's tags again: the policy was replaced.
@@ -332,6 +328,9 @@ func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 			unaided = unaided || s.out.boundary > seq+1 || commits(r.batch)
 		case r.kind == 'Q' && mayWrite:
 			open = true
+		case r.flags&plans != 0 && !inBlock:
+			open = true
+			unaided = unaided || s.out.boundary > seq+1
 		}
 		inBlock = leavesBlock(inBlock, r.batch)
 	}
@@ -349,7 +348,7 @@ func leavesBlock(before bool, b *inspect.Batch) bool {
 	}
 	for i := range b.Statements {
 		st := &b.Statements[i]
-		switch st.Kind { //nolint:exhaustive // kinds are an open set
+		switch st.Kind {
 		case inspect.KindBegin, inspect.KindStart:
 			before = true
 		case inspect.KindCommit, inspect.KindRollback, inspect.KindPrepareTransaction:
@@ -405,7 +404,7 @@ func commits(b *inspect.Batch) bool {
 		return false
 	}
 	for i := range b.Statements {
-		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
+		switch b.Statements[i].Kind {
 		case inspect.KindCommit, inspect.KindPrepareTransaction, inspect.KindCommitPrepared:
 			return true
 		}
