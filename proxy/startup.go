@@ -102,7 +102,7 @@ func (h *hello) read() error {
 		switch h.startup.Code {
 		case wire.SSLCode:
 			if sslDone {
-				return &fatal{sqlstate: "08P01", message: "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.0"}
+				return &fatal{sqlstate: "0A000", message: "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.0"}
 			}
 			sslDone = true
 			if err := h.secure(); err != nil {
@@ -110,7 +110,7 @@ func (h *hello) read() error {
 			}
 		case wire.GSSENCCode:
 			if gssDone {
-				return &fatal{sqlstate: "08P01", message: "unsupported frontend protocol 1234.5680: server supports 3.0 to 3.0"}
+				return &fatal{sqlstate: "0A000", message: "unsupported frontend protocol 1234.5680: server supports 3.0 to 3.0"}
 			}
 			gssDone = true
 			if _, err := h.conn.Write([]byte{'N'}); err != nil {
@@ -137,6 +137,9 @@ func (h *hello) readPacket() error {
 		return fmt.Errorf("read startup packet: %w", err)
 	}
 	h.startup, err = wire.DecodeStartup(h.raw)
+	if errors.Is(err, wire.ErrStartup) {
+		return err
+	}
 	if err != nil {
 		return &fatal{sqlstate: "08P01", message: err.Error()}
 	}
