@@ -183,7 +183,7 @@ func (b *barrier) endpoint(ctx context.Context, t *Target, e *endpoint, r *Barri
 		}
 		return nil
 	}
-	defer closeControl(control)
+	defer closeControl(ctx, control)
 	if err := b.lost(ctx, control, b.s.of(t, e), r); err != nil {
 		return err
 	}
@@ -284,7 +284,7 @@ func (s *Server) pruneAt(ctx context.Context, t *Target, e *endpoint) error {
 	if err != nil {
 		return err
 	}
-	defer closeControl(control)
+	defer closeControl(ctx, control)
 	alive, err := aliveProcesses(ctx, control, lost)
 	if err == nil {
 		s.processes.found(without(lost, alive))
@@ -362,8 +362,8 @@ func withHost(conninfo string, e *endpoint) string {
 
 const controlTimeout = 5 * time.Second
 
-func closeControl(c *pgconn.PgConn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+func closeControl(ctx context.Context, c *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = c.Close(ctx) // nothing depends on it
 }

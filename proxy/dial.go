@@ -227,11 +227,11 @@ func readMessage(r io.Reader) ([]byte, error) {
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return nil, err
 	}
-	size, _, err := wire.Size(header[:])
-	if err != nil || size > maxFirst {
+	size, _, malformed := wire.Size(header[:])
+	if malformed != nil || size > maxFirst {
 		return header[:], nil // relayed as it is; the client finds out
 	}
 	m := append(make([]byte, 0, size), header[:]...)[:size]
-	_, err = io.ReadFull(r, m[wire.HeaderLen:])
+	_, err := io.ReadFull(r, m[wire.HeaderLen:])
 	return m, err
 }

@@ -117,7 +117,7 @@ func (s *Server) askRole(t *Target, e *endpoint) (role, error) {
 	if err != nil {
 		return role{}, err
 	}
-	defer closeControl(c)
+	defer closeControl(ctx, c)
 	row, err := oneRow(ctx, c, "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')")
 	if err != nil {
 		return role{}, fmt.Errorf("ask server for its role: %w", err)

@@ -422,8 +422,13 @@ func (k sink) Record(entries []journal.Entry) {
 	}
 }
 
+// inspect parses a text; it may wait for a place, until the server ends.
+func (s *Server) inspect(text []byte, lex inspect.Lexing) *inspect.Batch {
+	return s.deps.Inspector.Inspect(s.ctx, text, lex)
+}
+
 func (s *Server) engineConfig() engine.Config {
 	return engine.Config{
-		Inspect: s.deps.Inspector.Inspect, Sink: sink{s}, Budget: s.budget, Now: s.deps.Now, HeldBytes: s.cfg.Limits.HeldBytes,
+		Inspect: s.inspect, Sink: sink{s}, Budget: s.budget, Now: s.deps.Now, HeldBytes: s.cfg.Limits.HeldBytes,
 	}
 }

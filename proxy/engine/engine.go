@@ -28,7 +28,7 @@ type Sink interface {
 
 // Config is what all pairs have in common.
 type Config struct {
-	Inspect   func(ctx context.Context, text []byte, lex inspect.Lexing) *inspect.Batch
+	Inspect   func(text []byte, lex inspect.Lexing) *inspect.Batch // may be slow
 	Sink      Sink
 	Budget    *Budget
 	Now       func() time.Time
@@ -67,7 +67,6 @@ type Pair struct {
 	ended    bool
 	cause    string
 	timer    *time.Timer
-	counts   session.Counts
 	toServer output
 	toClient output
 
@@ -97,8 +96,8 @@ func (p *Pair) Run(ctx context.Context) (cause string) {
 	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
 	defer stop()
 	done := make(chan struct{})
-	go p.serverLoop(ctx, done)
-	p.clientLoop(ctx)
+	go p.serverLoop(done)
+	p.clientLoop()
 	<-done
 	p.close()
 	p.background.Wait()
@@ -198,13 +197,13 @@ func (p *Pair) goDrive() {
 
 func (p *Pair) driveOnce() {
 	defer p.background.Done()
-	p.drive(context.Background())
+	p.drive()
 	p.tellServer()
 }
 
 // clientLoop reads the client until it ends.
-func (p *Pair) clientLoop(ctx context.Context) {
-	p.drive(ctx)
+func (p *Pair) clientLoop() {
+	p.drive()
 	for {
 		buf, ok := p.clientRoom()
 		if !ok {
@@ -215,7 +214,7 @@ func (p *Pair) clientLoop(ctx context.Context) {
 		p.end += n
 		p.mu.Unlock()
 		if n > 0 {
-			p.drive(ctx)
+			p.drive()
 		}
 		if err != nil {
 			p.clientEnded(err)
@@ -346,7 +345,7 @@ func (p *Pair) release() {
 
 // drive works on what the client has sent until nothing more can be done now,
 // and writes what came of it.
-func (p *Pair) drive(ctx context.Context) {
+func (p *Pair) drive() {
 	for {
 		p.mu.Lock()
 		text, lex := p.pump()
@@ -358,7 +357,7 @@ func (p *Pair) drive(ctx context.Context) {
 			return
 		}
 		begun := p.cfg.Now()
-		b := p.cfg.Inspect(ctx, text, lex)
+		b := p.cfg.Inspect(text, lex)
 		p.cfg.Sink.Stage("inspect", p.cfg.Now().Sub(begun))
 		p.mu.Lock()
 		p.asking = false
@@ -417,7 +416,7 @@ func (p *Pair) tell() {
 }
 
 // serverLoop reads the server until it ends, and lets the client know.
-func (p *Pair) serverLoop(ctx context.Context, done chan<- struct{}) {
+func (p *Pair) serverLoop(done chan<- struct{}) {
 	defer close(done)
 	buf := make([]byte, max(serverBuffer, len(p.early)))
 	have := copy(buf, p.early)
@@ -446,7 +445,6 @@ func (p *Pair) serverLoop(ctx context.Context, done chan<- struct{}) {
 		}
 	}
 	p.close()
-	_ = ctx
 }
 
 func (p *Pair) serverNeed() int {

@@ -162,7 +162,8 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return s.refuseExtended(b, &d, 'B', ""), false
 	}
 	o := &d.Obligations
-	if o.ReadOnly && !o.GateCommit && !onlySettings(b) && !s.seg.armed && !(s.tx.armed && s.tx.status == policy.TxActive) {
+	armed := s.seg.armed || s.tx.armed && s.tx.status == policy.TxActive
+	if o.ReadOnly && !o.GateCommit && !armed && !onlySettings(b) {
 		s.openSegment()
 		s.seg.armed = true
 		s.ourStatement(setReadOnly, showError|arms)

@@ -112,7 +112,7 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 func executed(st inspect.Statement, known *inspect.Statement) inspect.Statement {
 	x := *known
 	x.Start, x.Len = st.Start, st.Len
-	switch st.Kind { //nolint:exhaustive // kinds are an open set
+	switch st.Kind {
 	case inspect.KindExecute:
 		return x
 	case "EXPLAIN":
@@ -160,7 +160,7 @@ func (s *Session) preparing() bool {
 // renames reports whether a batch prepares or deallocates.
 func renames(b *inspect.Batch) bool {
 	for i := range b.Statements {
-		switch b.Statements[i].Kind { //nolint:exhaustive // kinds are an open set
+		switch b.Statements[i].Kind {
 		case inspect.KindPrepare, inspect.KindDeallocate, inspect.KindDiscard:
 			return true
 		}

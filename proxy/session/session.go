@@ -125,11 +125,11 @@ const (
 
 // segment is what was sent since the last Sync in the extended protocol.
 type segment struct {
-	open      bool // anything was
-	executed  bool // anything but Parse, Describe and Close of statements was
-	writes    bool // something that may write was executed
-	armed     bool // SET TRANSACTION READ ONLY was
-	lexing    bool // something was executed that may change how text is read
+	open     bool // anything was
+	executed bool // anything but Parse, Describe and Close of statements was
+	writes   bool // something that may write was executed
+	armed    bool // SET TRANSACTION READ ONLY was
+	lexing   bool // something was executed that may change how text is read
 }
 
 // transaction is what is known of the server's transaction.
@@ -149,10 +149,10 @@ type transaction struct {
 
 // authentication is the relayed exchange before the first ReadyForQuery.
 type authentication struct {
-	done         bool
-	asked        bool // the server waits for a message of the client
-	sasl         bool // the next message of the client names a SASL mechanism
-	offeredPlus  bool // the server offers channel binding, which we struck out
+	done        bool
+	asked       bool // the server waits for a message of the client
+	sasl        bool // the next message of the client names a SASL mechanism
+	offeredPlus bool // the server offers channel binding, which we struck out
 }
 
 // stream is how one direction is being read.
