@@ -329,6 +329,22 @@ func TestAClientThatDiesInTheMiddleOfAStatement(t *testing.T) {
 	settle(t, "every goroutine ends", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
+// A result that nobody reads any more is not produced for long, whatever the
+// statement may change.
+func TestAnEndlessResultForAClientThatIsGone(t *testing.T) {
+	g := open(t)
+	g.pg.MustExec(t, g.db, "create function may_write() returns int language plpgsql as 'begin return 1; end'")
+	c := loginRaw(t, g.addr, g.db)
+	c.query("select may_write(), repeat('x', 1000) from generate_series(1, 100000000)")
+	c.flush()
+	c.until('D', 3)
+	c.conn.Close()
+	settle(t, "the session ends", func() bool { return len(g.srv.Sessions()) == 0 })
+	settle(t, "the server process ends", func() bool {
+		return g.pg.Value(t, g.db, "select count(*) from pg_stat_activity where query like '%may_write%' and pid <> pg_backend_pid()") == "0"
+	})
+}
+
 // Prepared statements follow what SQL does to them.
 func TestPreparedStatementsThroughDiscardAndDeallocate(t *testing.T) {
 	g := open(t)

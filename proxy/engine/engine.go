@@ -42,6 +42,10 @@ const (
 	serverBuffer = 32 << 10
 )
 
+// maxUnread is how much more a server may say, in bytes, that is changing
+// something for a client which is gone: then it loses its connection, too.
+const maxUnread = 16 << 20
+
 // Pair is a client connection and its server connection with the session
 // between them. Run moves bytes until either side ends.
 type Pair struct {
@@ -80,6 +84,7 @@ type output struct {
 	busy     bool       // guarded by the pair's mutex: segments are being written
 	bytes    int64      // guarded by the pair's mutex
 	err      error      // guarded by the pair's mutex: the first one; then everything is thrown away
+	lost     int64      // guarded by the pair's mutex: bytes when it came
 }
 
 // NewPair returns a pair that has not begun. pending are bytes of the server
@@ -466,7 +471,7 @@ func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
 	login := !p.loggedIn && p.s.LoggedIn()
 	p.loggedIn = p.loggedIn || login
 	pid, _ := p.s.BackendKey()
-	useless := p.gone && p.toClient.err != nil && p.s.Harmless()
+	useless := p.gone && p.toClient.err != nil && (p.s.Harmless() || p.toClient.bytes-p.toClient.lost > maxUnread)
 	p.mu.Unlock()
 	if login && p.OnLogin != nil {
 		p.OnLogin(pid)

@@ -60,6 +60,9 @@ func (p *Pair) flush(o *output, to net.Conn, from *wire.Out) error {
 		clear(o.segments)
 		if err != nil {
 			p.mu.Lock()
+			if o.err == nil {
+				o.lost = o.bytes
+			}
 			o.err = err
 			p.mu.Unlock()
 		}
