@@ -386,3 +386,35 @@ func TestConcurrentlyIsNeverHurried(t *testing.T) {
 		p.end()
 	}
 }
+
+// A client that gives our names away harms itself only: nothing of ours stays.
+func TestSettingsThatCannotBePutBackEndTheSession(t *testing.T) {
+	g := bracketGuard(t)
+	for taken, want := range map[string]string{
+		"1":     "E 42P05, Z I",
+		"3":     "E 42P05, Z I",
+		"5":     "C VACUUM, Z I",
+		"5 7":   "C VACUUM, Z I",
+		"5 7 9": "C VACUUM, E 57P01",
+	} {
+		p := g.peer()
+		for _, n := range strings.Fields(taken) {
+			p.ok("prepare lockkeeper_" + n + " as select 1")
+		}
+		p.send(&pgproto3.Query{String: "vacuum full account_move"})
+		got, err := p.read('Z')
+		if all := strings.Join(got, ", "); all != want {
+			t.Errorf("%s: got %s, want %s", taken, all, want)
+		}
+		if strings.HasSuffix(want, "57P01") {
+			if err == nil {
+				t.Errorf("%s: the session goes on", taken)
+			}
+			continue
+		}
+		if got := p.value(timeoutsNow); got != "0 0" {
+			t.Errorf("%s: afterwards %s", taken, got)
+		}
+		p.end()
+	}
+}

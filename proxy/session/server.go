@@ -373,7 +373,9 @@ func (s *Session) closeTransaction(outcome string) {
 	s.tx.number++
 }
 
-// Lost is told that the connection ends; what was open has an unknown end.
+// Lost is told that the connection ends. What the server was asked to do and has
+// not answered has an unknown end; a transaction that waited for its client is
+// rolled back.
 func (s *Session) Lost() {
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {
@@ -383,8 +385,12 @@ func (s *Session) Lost() {
 			s.tx.journaled = true
 		}
 	}
-	if s.tx.journaled {
+	switch {
+	case !s.tx.journaled:
+	case s.out.Len() > 0:
 		s.closeTransaction("lost")
+	default:
+		s.closeTransaction(outcomeOf(true))
 	}
 }
 
