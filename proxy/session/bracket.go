@@ -248,6 +248,12 @@ func (s *Session) restoreSettings() {
 	s.sendRestore()
 }
 
+// restoring reports whether settings are being put back. No message of the
+// client may begin meanwhile: another try could not be sent in the middle of it.
+func (s *Session) restoring() bool {
+	return s.settings != nil && s.settings.attempts > 0 && s.out.Len() > 0
+}
+
 func (s *Session) sendRestore() {
 	s.settings.attempts++
 	s.ourExchange(s.settings.texts, hideBody|restore)

@@ -102,7 +102,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
 		return s.skipped(m[0])
 	}
-	if s.out.Full() {
+	if s.out.Full() || s.restoring() {
 		return s.waitReplies()
 	}
 	switch m[0] {

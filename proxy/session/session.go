@@ -477,9 +477,13 @@ func (s *Session) Fail(r *policy.Refusal) {
 	s.fail(r.SQLSTATE, r.Message, r.Hint)
 }
 
-// fail ends the session with an error that the client can read.
+// fail ends the session with an error that the client can read, unless it is in
+// the middle of a message of the server's.
 func (s *Session) fail(sqlstate, message, hint string) {
-	s.ToClient.Forward(wire.AppendError(nil, wire.ErrorFields{Severity: "FATAL", SQLSTATE: sqlstate, Message: message, Hint: hint}))
 	s.closing = message
 	s.deaf = true
+	if server := &s.dir[fromServer]; server.pass > 0 && !server.drop {
+		return
+	}
+	s.ToClient.Forward(wire.AppendError(nil, wire.ErrorFields{Severity: "FATAL", SQLSTATE: sqlstate, Message: message, Hint: hint}))
 }
