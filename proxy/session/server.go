@@ -72,10 +72,21 @@ func (s *Session) wantsRow() bool {
 	return h != nil && h.flags&wantRow != 0
 }
 
+// answers reports whether a message of type t belongs to the oldest reply owed;
+// the others end an exchange or may come at any time.
+func answers(t byte) bool {
+	switch t {
+	case 'Z', 'N', 'S', 'A', 'K', 'R':
+		return false
+	default:
+		return true
+	}
+}
+
 // fromServer decides about one message of the server.
 func (s *Session) fromServer(m wire.Message, whole bool) action {
 	h := s.out.head()
-	if h != nil && !strings.ContainsRune("ZNSAKR", rune(m.Type())) {
+	if h != nil && answers(m.Type()) {
 		s.out.answering(h)
 	}
 	switch m.Type() {
