@@ -278,3 +278,36 @@ func TestAFunctionCalledByNumber(t *testing.T) {
 		t.Errorf("a built-in function: %s", got)
 	}
 }
+
+func TestARuleMayEndTheSession(t *testing.T) {
+	g := newGuard(t, func(s *setup) {
+		s.policy = `
+profile: odoo
+critical_tables: [account_move_line]
+rules:
+  - {name: out, match: {kinds: [delete], tables: critical}, action: disconnect}
+`
+	})
+	before := g.rowsLeft()
+	for _, send := range []string{"Q " + unbounded, "P - " + unbounded + " ; B - - ; E - ; S"} {
+		p := g.peer()
+		p.ok("begin")
+		p.ok(insert)
+		p.send(pipeline("P - select 1 ; B - - ; E - ; S ; " + send)...)
+		if got := strings.Join(p.until('Z'), ", "); got != "1, 2, D 1, C SELECT 1, Z T" {
+			t.Errorf("%s: what is owed: %s", send, got)
+		}
+		got, err := p.read('Z')
+		if err == nil || len(got) != 1 || got[0] != "E 23G01" || p.errs[0].Severity != "FATAL" || !strings.Contains(p.errs[0].Message, `"out"`) {
+			t.Errorf("%s: %q, %v", send, got, err)
+		}
+	}
+	eventually(t, "the sessions end", func() bool { return len(g.srv.Sessions()) == 0 })
+	refusals := g.journal(journal.RefusalEntry)
+	if len(refusals) != 2 || refusals[0].Verdict != "disconnect" {
+		t.Errorf("%+v", refusals)
+	}
+	if after := g.rowsLeft(); after != before || g.pg.Value(t, g.db, "select count(*) from bus_bus") != "0" {
+		t.Errorf("%s rows before, %s after", before, after)
+	}
+}

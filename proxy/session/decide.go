@@ -29,7 +29,11 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 		s.tx.epoch = snap.Epoch
 		s.tx.since = now
 	}
-	return snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.txEpoch(), Now: now}), forward
+	d := snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.txEpoch(), Now: now})
+	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
+		return d, s.waitReplies() // the client first gets what it is owed
+	}
+	return d, forward
 }
 
 // txEpoch returns the epoch from which the open transaction is known to be as
