@@ -79,6 +79,24 @@ type Limits struct {
 	ConnectHold     time.Duration `yaml:"connect_hold"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // TERM: transactions may finish for this long
 	HeldBytes       int           `yaml:"held_bytes"`       // what a session may send while it is held
+
+	// Logins bounds clients that have not said who they are (then the oldest
+	// goes), and again those that have and are not logged in (then the new one
+	// is refused).
+	Logins int `yaml:"logins"`
+
+	// Sessions of one user and of one database, by the client's names; zero is
+	// as many as there may be.
+	UserSessions     int `yaml:"user_sessions"`
+	DatabaseSessions int `yaml:"database_sessions"`
+
+	// Timeouts of sessions; zero is none.
+	IdleTimeout              time.Duration `yaml:"idle_timeout"`
+	IdleInTransactionTimeout time.Duration `yaml:"idle_in_transaction_timeout"`
+	TransactionTimeout       time.Duration `yaml:"transaction_timeout"` // of BEGIN … COMMIT
+
+	Users     map[string]UserLimits     `yaml:"users"`
+	Databases map[string]DatabaseLimits `yaml:"databases"`
 }
 
 // Default returns the configuration of lockkeeper before any file is read.
@@ -89,7 +107,7 @@ func Default() Config {
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
-			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10,
+			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10, Logins: 1000,
 		},
 	}
 }
@@ -114,6 +132,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.ConnectTimeout, d.Limits.ConnectTimeout)
 	orInt(&l.ShutdownTimeout, d.Limits.ShutdownTimeout)
 	orInt(&l.HeldBytes, d.Limits.HeldBytes)
+	orInt(&l.Logins, d.Limits.Logins)
 	c.Servers = maps.Clone(c.Servers)
 	for key, t := range c.Servers {
 		switch {
@@ -205,11 +224,15 @@ func (l *Limits) validate() error {
 		{"cache_bytes", l.CacheBytes}, {"parse_slots", int64(l.ParseSlots)}, {"parse_bytes", int64(l.ParseBytes)},
 		{"login_timeout", int64(l.LoginTimeout)}, {"connect_timeout", int64(l.ConnectTimeout)}, {"connect_hold", int64(l.ConnectHold)},
 		{"shutdown_timeout", int64(l.ShutdownTimeout)}, {"held_bytes", int64(l.HeldBytes)},
+		{"logins", int64(l.Logins)}, {"user_sessions", int64(l.UserSessions)}, {"database_sessions", int64(l.DatabaseSessions)},
+		{"idle_timeout", int64(l.IdleTimeout)}, {"idle_in_transaction_timeout", int64(l.IdleInTransactionTimeout)},
+		{"transaction_timeout", int64(l.TransactionTimeout)},
 	} {
 		if v.value < 0 {
 			all = append(all, fmt.Errorf("limits.%s: must not be negative", v.name))
 		}
 	}
+	all = append(all, l.validateNames())
 	return errors.Join(all...)
 }
 

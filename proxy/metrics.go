@@ -21,7 +21,9 @@ type metrics struct {
 	stages       *prometheus.HistogramVec
 	serverDenied prometheus.Counter
 
-	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole prometheus.Counter
+	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted prometheus.Counter
+
+	limits, timeouts *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -42,6 +44,9 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		sessionLimit:    counter("lockkeeper_session_limit_refusals_total", "Connections refused because limits.sessions was reached."),
 		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
+		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins.", "limit"),
+		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
+		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),
 		connectRetries:  counter("lockkeeper_connect_retries_total", "Rounds through a server's addresses that clients were held for, after one that reached none."),
 		wrongRole:       counter("lockkeeper_server_wrong_role_total", "Servers that answered and were not what target_session_attrs asks for."),
 		acceptErrors:    counter("lockkeeper_accept_errors_total", "Errors of accept, such as running out of file descriptors."),
@@ -79,6 +84,8 @@ func gauges(reg prometheus.Registerer, s *Server) {
 		defer s.mu.Unlock()
 		return float64(len(s.sessions))
 	})
+	gauge("lockkeeper_logins", "Clients that have said who they are and are not logged in.", func() float64 { _, n := s.places.counts(); return float64(n) })
+	gauge("lockkeeper_greetings", "Clients that have not said who they are.", func() float64 { return float64(s.greetings.count()) })
 	gauge("lockkeeper_connect_held", "Clients that are held until a server can be reached.", func() float64 { return float64(s.held.Load()) })
 	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
 	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 {

@@ -127,7 +127,7 @@ type note struct {
 // watch prepares the record of a session.
 func (p *processes) watch(c *conn) *note {
 	n := &note{p: p, x: process{Server: c.target, Address: c.reached.address, User: c.user, Database: c.database, Since: c.connected}}
-	c.pair.OnLogin = n.began
+	c.pair.OnLogin = func(pid uint32) { n.began(pid); c.begins() }
 	return n
 }
 

@@ -54,6 +54,8 @@ type Server struct {
 	lookup    LookupHost
 	down      unreachable
 	roles     roles
+	greetings greetings
+	places    places
 	held      atomic.Int64  // clients that wait for a server
 	cancels   chan struct{} // one token for each cancel request being passed on
 
@@ -80,6 +82,7 @@ type conn struct {
 	tls       bool
 	connected time.Time
 	pair      *engine.Pair
+	place     *place
 }
 
 // New returns a server that listens on nothing yet.
@@ -177,9 +180,10 @@ func (s *Server) Serve() error {
 	s.mu.Lock()
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
-	stop, pruned := make(chan struct{}), make(chan struct{})
+	stop, pruned, swept := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go s.pruneLoop(stop, pruned)
-	defer func() { close(stop); <-pruned }()
+	go s.sweepLoop(stop, swept)
+	defer func() { close(stop); <-pruned; <-swept }()
 	ends := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go s.acceptLoop(l, ends)

@@ -92,6 +92,11 @@ func (h *hello) answer(err error) {
 // Source: manual, 55.2.1 "Start-up" and 55.2.10 "SSL Session Encryption";
 // ProcessStartupPacket in src/backend/postmaster/postmaster.c.
 func (h *hello) read() error {
+	end, evicted := h.s.greetings.begin(h.conn, h.s.cfg.Limits.Logins)
+	defer end()
+	if evicted {
+		h.s.metrics.evicted.Inc()
+	}
 	if err := h.direct(); err != nil {
 		return err
 	}
@@ -224,12 +229,17 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if target.Database != "" && target.Database != database {
 		h.raw = wire.ReplaceParameter(h.raw, "database", target.Database)
 	}
+	mine, err := s.take(user, database)
+	if err != nil {
+		return err
+	}
+	defer mine.leave()
 	server, err := s.dial(h, target, h.raw)
 	if err != nil {
 		return err
 	}
 	c := &conn{
-		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, reached: server.reached, tls: h.tls, connected: begun,
+		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, reached: server.reached, tls: h.tls, connected: begun, place: mine,
 	}
 	x := session.New(session.Config{
 		ID:             c.id,
@@ -252,7 +262,7 @@ func (s *Server) admit(h *hello, user string) error {
 	switch {
 	case s.isClosing():
 		return &fatal{sqlstate: "57P03", message: "lockkeeper is shutting down"}
-	case s.accepted.Load() > int64(s.cfg.Limits.Sessions):
+	case s.places.full(s.cfg.Limits.Sessions):
 		s.metrics.sessionLimit.Inc()
 		return &fatal{sqlstate: "53300", message: "lockkeeper has as many sessions as limits.sessions allows", hint: "Close idle connections, or raise limits.sessions."}
 	case !h.tls && s.tls.required() && h.conn.LocalAddr().Network() != "unix":

@@ -244,6 +244,12 @@ func bounds() []bound {
 	l, j := &c.Limits, &c.Journal
 	return []bound{
 		{"`limits.sessions`", strconv.Itoa(l.Sessions), "new clients are refused with 53300", "`lockkeeper_session_limit_refusals_total`"},
+		{"`limits.user_sessions`, `limits.database_sessions`", "none", "new clients are refused with 53300", "`lockkeeper_limit_refusals_total`"},
+		{
+			"`limits.logins`", strconv.Itoa(l.Logins), "of clients that have not said who they are the oldest is disconnected; one more that has is refused with 53300",
+			"`lockkeeper_logins_evicted_total`, `lockkeeper_limit_refusals_total`",
+		},
+		{"`limits.idle_timeout`, `limits.idle_in_transaction_timeout`, `limits.transaction_timeout`", "none", "the session is ended with 57P05, 25P03, 25P04, at most a second later", "`lockkeeper_session_timeouts_total`"},
 		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", "`lockkeeper_collected_bytes`"},
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},

@@ -24,6 +24,9 @@ const (
 	QueryCanceled             = "57014" // an operator cancelled the statement
 	AdminShutdown             = "57P01" // lockkeeper is shutting down, or an operator ended the session
 	CannotConnectNow          = "57P03" // not now: paused with refusal, or not ready
+	IdleSessionTimeout        = "57P05" // limits.idle_timeout
+	IdleInTransactionTimeout  = "25P03" // limits.idle_in_transaction_timeout
+	TransactionTimeout        = "25P04" // limits.transaction_timeout
 )
 
 // Codes that only the server sends, and that lockkeeper knows.

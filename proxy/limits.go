@@ -1,0 +1,344 @@
+package proxy
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"lockkeeper/internal/sqlstate"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+)
+
+// Override is a value that may be configured for one name, in place of the
+// value for all: zero is a value, too.
+type Override[T any] struct {
+	Set   bool `yaml:"-"`
+	Value T    `yaml:"-"`
+}
+
+// UnmarshalYAML reads the value.
+func (o *Override[T]) UnmarshalYAML(unmarshal func(any) error) error {
+	o.Set = true
+	return unmarshal(&o.Value)
+}
+
+// or returns the value, or the one for all.
+func (o Override[T]) or(all T) T {
+	if o.Set {
+		return o.Value
+	}
+	return all
+}
+
+// UserLimits are the limits of one user, in place of those of all.
+type UserLimits struct {
+	Sessions                 Override[int]           `yaml:"sessions"`
+	IdleTimeout              Override[time.Duration] `yaml:"idle_timeout"`
+	IdleInTransactionTimeout Override[time.Duration] `yaml:"idle_in_transaction_timeout"`
+	TransactionTimeout       Override[time.Duration] `yaml:"transaction_timeout"`
+}
+
+func (u *UserLimits) validate() error {
+	for _, v := range []struct {
+		name  string
+		value int64
+	}{
+		{"sessions", int64(u.Sessions.Value)}, {"idle_timeout", int64(u.IdleTimeout.Value)},
+		{"idle_in_transaction_timeout", int64(u.IdleInTransactionTimeout.Value)}, {"transaction_timeout", int64(u.TransactionTimeout.Value)},
+	} {
+		if v.value < 0 {
+			return fmt.Errorf("%s: must not be negative", v.name)
+		}
+	}
+	return nil
+}
+
+// DatabaseLimits are the limits of one database, in place of those of all.
+type DatabaseLimits struct {
+	Sessions Override[int] `yaml:"sessions"`
+}
+
+func (l *Limits) validateNames() error {
+	var all []error
+	for _, name := range sortedKeys(l.Users) {
+		u := l.Users[name]
+		if err := u.validate(); err != nil {
+			all = append(all, fmt.Errorf("limits.users.%s: %w", name, err))
+		}
+	}
+	for _, name := range sortedKeys(l.Databases) {
+		if l.Databases[name].Sessions.Value < 0 {
+			all = append(all, fmt.Errorf("limits.databases.%s: sessions: must not be negative", name))
+		}
+	}
+	return errors.Join(all...)
+}
+
+// greetings are the clients that have not said who they are. Where there are
+// too many the oldest goes: who means to log in says so at once, and who does
+// not must not keep others out.
+type greetings struct {
+	mu      sync.Mutex
+	waiting list.List // of net.Conn, the oldest in front
+}
+
+// begin adds a client. The caller must call end when it has said who it is.
+func (g *greetings) begin(c net.Conn, limit int) (end func(), evicted bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if oldest := g.waiting.Front(); oldest != nil && g.waiting.Len() >= limit {
+		if victim, ok := oldest.Value.(net.Conn); ok {
+			_ = victim.Close() // its reader finds out
+		}
+		g.waiting.Remove(oldest)
+		evicted = true
+	}
+	e := g.waiting.PushBack(c)
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.waiting.Remove(e) // does nothing if it was removed
+	}, evicted
+}
+
+func (g *greetings) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting.Len()
+}
+
+// places counts sessions. Like PostgreSQL's own, limits per user and database
+// hold for those who have logged in: somebody who only knows a name must not be
+// able to use up its places.
+type places struct {
+	mu        sync.Mutex
+	sessions  int // logged in
+	logins    int // connected to a server and not logged in
+	users     map[string]int
+	databases map[string]int
+}
+
+// place is what one connection has of them.
+type place struct {
+	s              *Server
+	user, database string
+	in             bool // logged in; guarded by the places' mutex
+	left           bool
+}
+
+func (p *places) counts() (sessions, logins int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sessions, p.logins
+}
+
+// full reports whether nobody else may log in.
+func (p *places) full(limit int) bool {
+	sessions, _ := p.counts()
+	return sessions >= limit
+}
+
+// take gives a connection a place among those that log in.
+func (s *Server) take(user, database string) (*place, error) {
+	p := &s.places
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := s.crowded(user, database); err != nil {
+		return nil, err
+	}
+	if p.logins >= s.cfg.Limits.Logins {
+		s.metrics.limits.WithLabelValues("logins").Inc()
+		return nil, &fatal{
+			sqlstate: sqlstate.TooManyConnections, message: "lockkeeper has as many connections in login as limits.logins allows",
+			hint: "Try again in a moment, or raise limits.logins.",
+		}
+	}
+	p.logins++
+	return &place{s: s, user: user, database: database}, nil
+}
+
+// crowded reports whether a user or a database has as many sessions as it may.
+// The places' mutex is held.
+func (s *Server) crowded(user, database string) error {
+	p, l := &s.places, &s.cfg.Limits
+	if most := l.Users[user].Sessions.or(l.UserSessions); most > 0 && p.users[user] >= most {
+		s.metrics.limits.WithLabelValues("user").Inc()
+		return &fatal{
+			sqlstate: sqlstate.TooManyConnections, message: fmt.Sprintf("too many connections for role %q", user),
+			hint: "Close idle connections, or raise limits.user_sessions in lockkeeper.yaml.",
+		}
+	}
+	if most := l.Databases[database].Sessions.or(l.DatabaseSessions); most > 0 && p.databases[database] >= most {
+		s.metrics.limits.WithLabelValues("database").Inc()
+		return &fatal{
+			sqlstate: sqlstate.TooManyConnections, message: fmt.Sprintf("too many connections for database %q", database),
+			hint: "Close idle connections, or raise limits.database_sessions in lockkeeper.yaml.",
+		}
+	}
+	return nil
+}
+
+// loggedIn makes a session of a login. Others may have been faster: then there
+// is no place left.
+func (pl *place) loggedIn() error {
+	s, p := pl.s, &pl.s.places
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pl.in || pl.left {
+		return nil
+	}
+	if p.sessions >= s.cfg.Limits.Sessions {
+		s.metrics.sessionLimit.Inc()
+		return sessionsFull()
+	}
+	if err := s.crowded(pl.user, pl.database); err != nil {
+		return err
+	}
+	if p.users == nil {
+		p.users, p.databases = map[string]int{}, map[string]int{}
+	}
+	pl.in = true
+	p.logins--
+	p.sessions++
+	p.users[pl.user]++
+	p.databases[pl.database]++
+	return nil
+}
+
+// leave gives the place back.
+func (pl *place) leave() {
+	p := &pl.s.places
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pl.left = true
+	if !pl.in {
+		p.logins--
+		return
+	}
+	p.sessions--
+	less(p.users, pl.user)
+	less(p.databases, pl.database)
+}
+
+// less counts one less of a name, and forgets it with the last.
+func less(counts map[string]int, name string) {
+	if counts[name]--; counts[name] == 0 {
+		delete(counts, name)
+	}
+}
+
+func sessionsFull() *fatal {
+	return &fatal{
+		sqlstate: sqlstate.TooManyConnections, message: "lockkeeper has as many sessions as limits.sessions allows",
+		hint: "Close idle connections, or raise limits.sessions.",
+	}
+}
+
+// begins counts the session when the server has accepted the login. One too
+// many ends.
+func (c *conn) begins() {
+	if err := c.place.loggedIn(); err != nil {
+		if f, ok := errors.AsType[*fatal](err); ok {
+			c.pair.Fail(&policy.Refusal{SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint})
+		}
+	}
+}
+
+// sweepEvery is how exact the timeouts of sessions are.
+const sweepEvery = time.Second
+
+// sweepLoop ends sessions whose time is over, until stop is closed.
+func (s *Server) sweepLoop(stop <-chan struct{}, done chan<- struct{}) {
+	defer close(done)
+	if !s.cfg.Limits.timed() {
+		return
+	}
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			s.sweep()
+		}
+	}
+}
+
+// timed reports whether any session has a timeout.
+func (l *Limits) timed() bool {
+	longest := max(l.IdleTimeout, l.IdleInTransactionTimeout, l.TransactionTimeout)
+	for name := range l.Users {
+		u := l.Users[name]
+		longest = max(longest, u.IdleTimeout.Value, u.IdleInTransactionTimeout.Value, u.TransactionTimeout.Value)
+	}
+	return longest > 0
+}
+
+// sweep looks at every session once.
+func (s *Server) sweep() {
+	for _, c := range s.all() {
+		u := s.cfg.Limits.Users[c.user]
+		t := timeouts{
+			idle:              u.IdleTimeout.or(s.cfg.Limits.IdleTimeout),
+			idleInTransaction: u.IdleInTransactionTimeout.or(s.cfg.Limits.IdleInTransactionTimeout),
+			transaction:       u.TransactionTimeout.or(s.cfg.Limits.TransactionTimeout),
+		}
+		var over *expiry
+		c.pair.Do(func(x *session.Session) {
+			st := x.State()
+			if over = t.expired(&st, s.deps.Now()); over != nil && over.idle {
+				x.Fail(over.refusal()) // here, for it may not be idle any more a moment later
+			}
+		})
+		if over == nil {
+			continue
+		}
+		s.metrics.timeouts.WithLabelValues(over.cause).Inc()
+		if !over.idle {
+			s.warnCancel(s.cancelOn(s.ctx, c)) // or the server process would go on for nobody
+		}
+		c.pair.Fail(over.refusal())
+	}
+}
+
+// timeouts are those of one user; zero is none.
+type timeouts struct{ idle, idleInTransaction, transaction time.Duration }
+
+// expiry is a timeout that is over. Its words are PostgreSQL's.
+type expiry struct {
+	cause, sqlstate, message string
+	idle                     bool
+}
+
+func (e *expiry) refusal() *policy.Refusal {
+	return &policy.Refusal{SQLSTATE: e.sqlstate, Message: e.message, Hint: "The timeout is lockkeeper's."}
+}
+
+// expired returns the timeout that is over for a session in that state.
+func (t *timeouts) expired(st *session.State, now time.Time) *expiry {
+	var none time.Time
+	over := func(since time.Time, limit time.Duration) bool {
+		return limit > 0 && since != none && now.Sub(since) >= limit
+	}
+	switch st.State {
+	case "idle":
+		if over(st.Since, t.idle) {
+			return &expiry{"idle", sqlstate.IdleSessionTimeout, "terminating connection due to idle-session timeout", true}
+		}
+	case "idle in transaction", "idle in transaction (aborted)":
+		if over(st.Since, t.idleInTransaction) {
+			return &expiry{"idle_in_transaction", sqlstate.IdleInTransactionTimeout, "terminating connection due to idle-in-transaction timeout", true}
+		}
+	case "login":
+		return nil
+	}
+	if over(st.TxSince, t.transaction) {
+		return &expiry{"transaction", sqlstate.TransactionTimeout, "terminating connection due to transaction timeout", st.State != "active"}
+	}
+	return nil
+}
