@@ -329,6 +329,25 @@ func TestAClientThatDiesInTheMiddleOfAStatement(t *testing.T) {
 	settle(t, "every goroutine ends", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
+// An operator can end the session of a client that does not read.
+func TestAClientThatDoesNotReadCanBeTerminated(t *testing.T) {
+	g := open(t)
+	c := loginRaw(t, g.addr, g.db)
+	c.query("select repeat('x', 1000) from generate_series(1, 1000000)")
+	c.flush()
+	var sent int64
+	settle(t, "the server waits for the client", func() bool {
+		last := sent
+		sent = g.srv.Sessions()[0].BytesOut
+		time.Sleep(50 * time.Millisecond)
+		return sent > 0 && sent == last
+	})
+	if err := g.srv.TerminateSession(t.Context(), g.srv.Sessions()[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, "the session ends", func() bool { return len(g.srv.Sessions()) == 0 })
+}
+
 // A result that nobody reads any more is not produced for long, whatever the
 // statement may change.
 func TestAnEndlessResultForAClientThatIsGone(t *testing.T) {

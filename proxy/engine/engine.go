@@ -426,8 +426,12 @@ func (p *Pair) serverLoop(done chan<- struct{}) {
 	buf := make([]byte, max(serverBuffer, len(p.early)))
 	have := copy(buf, p.early)
 	if have > 0 {
-		taken, _ := p.heardServer(buf[:have])
+		taken, goOn := p.heardServer(buf[:have])
 		have = copy(buf, buf[taken:have])
+		if !goOn {
+			p.close()
+			return
+		}
 	}
 	for {
 		n, err := p.server.Read(buf[have:])
@@ -465,7 +469,7 @@ func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
 	taken = p.s.FromServer(b)
 	closing := p.s.Closing()
 	if closing != "" {
-		p.because(closing)
+		p.farewell(closing)
 	}
 	waiting := p.start < p.end && !p.asking && p.s.WaitsForReplies()
 	login := !p.loggedIn && p.s.LoggedIn()

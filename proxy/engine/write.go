@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net"
+	"time"
 
 	"lockkeeper/proxy/wire"
 )
@@ -115,7 +116,7 @@ func (p *Pair) flushClientAside() {
 	closing := p.s.Closing()
 	pending := p.s.ToClient.Len() > 0
 	if closing != "" {
-		p.because(closing)
+		p.farewell(closing)
 	}
 	if !pending && closing == "" || p.ended {
 		p.mu.Unlock()
@@ -124,6 +125,17 @@ func (p *Pair) flushClientAside() {
 	p.background.Add(1)
 	p.mu.Unlock()
 	go p.flushClientOnce(closing != "")
+}
+
+// farewellTime is how long a client may take to read the last words of a
+// session that lockkeeper ends.
+const farewellTime = 2 * time.Second
+
+// farewell notes why lockkeeper ends the session; writes to a client that does
+// not read end soon, those under way included. The pair's mutex is held.
+func (p *Pair) farewell(cause string) {
+	p.because(cause)
+	_ = p.client.SetWriteDeadline(p.cfg.Now().Add(farewellTime)) // it is closed
 }
 
 func (p *Pair) flushClientOnce(last bool) {
