@@ -376,3 +376,41 @@ func TestAPipelineBehindACommitDoesNotCommit(t *testing.T) {
 		t.Errorf("%s rows were committed, want 2", n)
 	}
 }
+
+// A segment that has written when read-only begins is not committed by anything
+// that ends it: a COMMIT, a Query, or a Sync; and what follows a COMMIT in a
+// pipeline is READ ONLY again.
+func TestNoWayOutOfAPipelineCommits(t *testing.T) {
+	g := newGuard(t)
+	for name, c := range map[string]struct{ before, after, want string }{
+		"a COMMIT without a block": {"P - " + insert + " ; B - - ; E - ; H", "P - commit ; B - - ; E - ; S", "1, 2, E 23G02, Z I"},
+		"a Query":                  {"P - " + insert + " ; B - - ; E - ; H", "Q select 1", "E 23G02, Z I"},
+		"a Query of COMMIT":        {"P - " + insert + " ; B - - ; E - ; H", "Q commit", "E 23G02, Z I"},
+		"a call":                   {"P - select archive_partners() ; B - - ; E - ; H", "S", "E 23G02, Z I"},
+		"reads and a Query":        {"P - select 1 ; B - - ; E - ; H", "Q select 2", "T, D 2, C SELECT 1, Z I"},
+	} {
+		p := g.peer()
+		p.send(pipeline(c.before)...)
+		p.until('C')
+		g.barrier(g.readOnly(policy.RefuseCommit, 0))
+		if got := p.run(c.after); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+		g.contain()
+		p.end()
+	}
+	g.readOnly(policy.RefuseCommit, 0)
+	p := g.peer()
+	p.ok("begin")
+	if got := p.run("P - commit ; B - - ; E - ; P - " + writes + " ; B - - ; E - ; S"); got != "1, 2, C COMMIT, 1, 2, E 23G02, Z I" {
+		t.Errorf("a write behind a COMMIT: %s", got)
+	}
+	p.ok("begin")
+	if got := p.run("P - select version() is null ; B - - ; E - ; P - commit ; B - - ; E - ; P - select cancel_order(-1) is null ; B - - ; E - ; S"); got !=
+		"1, 2, D f, C SELECT 1, 1, 2, C COMMIT, 1, 2, E 23G02, Z I" {
+		t.Errorf("reads around a COMMIT: %s", got)
+	}
+	if n := g.pg.Value(t, g.db, "select (select count(*) from bus_bus) + (select count(*) from res_partner where not active)"); n != "0" {
+		t.Errorf("%s rows were committed", n)
+	}
+}

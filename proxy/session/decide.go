@@ -249,6 +249,20 @@ func (s *Session) copyRefusal() *policy.Refusal {
 	return s.pastReadOnly()
 }
 
+// refuseToCommit makes a decision a refusal where the message, which ends an
+// implicit transaction, would commit what read-only does not let commit any more.
+func (s *Session) refuseToCommit(d *policy.Decision) bool {
+	if !s.seg.open || !s.seg.writes {
+		return false
+	}
+	refusal := s.pastReadOnly()
+	if refusal == nil {
+		return false
+	}
+	*d = policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: refusal}
+	return true
+}
+
 // pastReadOnly returns the refusal for what would commit a change of an
 // implicit transaction begun before read-only whose time is over; nil when it
 // may commit.

@@ -102,7 +102,7 @@ func (s *Session) bind(m []byte, size int) action {
 	s.openSegment()
 	s.seg.executed = true
 	r := s.out.push('B', 0)
-	if !harmless(raw) { // functions in it may be run to plan it
+	if !harmless(raw) && !s.seg.armed { // functions in it may be run to plan it
 		s.seg.writes = true
 		r.flags |= plans
 	}
@@ -162,7 +162,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return s.refuseExtended(b, &d, 'B', ""), false
 	}
 	o := &d.Obligations
-	armed := s.seg.armed || s.tx.armed && s.tx.status == policy.TxActive
+	armed := s.seg.armed || s.tx.armed && s.tx.status == policy.TxActive && !s.seg.ended
 	if o.ReadOnly && !o.GateCommit && !armed && !onlySettings(b) {
 		s.openSegment()
 		s.seg.armed = true
@@ -223,7 +223,10 @@ func (s *Session) execute(m wire.Message) action {
 		return act
 	}
 	s.decision = d
-	if d.Verdict != policy.Allow {
+	if d.Verdict == policy.Allow && commits(b) {
+		s.refuseToCommit(&s.decision)
+	}
+	if s.decision.Verdict != policy.Allow {
 		return s.refuseExtended(b, &s.decision, 'E', "")
 	}
 	x := &execution{batch: b, d: &s.decision}
@@ -337,7 +340,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	for _, text := range x.before {
 		s.ourStatement(text, showError)
 	}
-	if !harmless(x.batch) {
+	if !harmless(x.batch) && !s.seg.armed {
 		s.seg.writes = true
 	}
 	if s.mayChangeLexing(x.batch) {
@@ -353,7 +356,8 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 		r.flags |= readOnly
 	}
 	if endsBlock(x.batch) {
-		s.seg.armed = false
+		s.seg.armed, s.seg.ended = false, true
+		s.seg.writes = s.seg.writes && leavesBlock(true, x.batch)
 	}
 	if len(x.after) == 0 {
 		return forward
@@ -403,12 +407,8 @@ func (s *Session) closeName(m wire.Message) action {
 
 // sync relays Sync, which commits an implicit transaction.
 func (s *Session) sync() action {
-	if s.seg.open && s.seg.writes && !s.out.skipping {
-		if refusal := s.pastReadOnly(); refusal != nil {
-			s.seg.writes = false
-			d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: refusal}
-			s.refuseExtended(unseenFacts, &d, 'S', "")
-		}
+	if d := (policy.Decision{}); !s.out.skipping && s.refuseToCommit(&d) {
+		s.refuseExtended(unseenFacts, &d, 'S', "")
 	}
 	s.closeLeftovers()
 	s.out.push('S', 0)

@@ -35,6 +35,9 @@ func (s *Session) query(m []byte, size int) action {
 	if act, goOn := s.hold(&s.decision); !goOn {
 		return act
 	}
+	if s.decision.Verdict == policy.Allow {
+		s.refuseToCommit(&s.decision)
+	}
 	if s.decision.Verdict != policy.Allow {
 		return s.refuseQuery(b, &s.decision)
 	}

@@ -363,6 +363,7 @@ func written(st *inspect.Statement) *inspect.Relation {
 func (s *Session) endTransaction(rolledBack bool) {
 	s.tx.failed = rolledBack
 	s.tx.armed, s.tx.armedTop = false, false
+	s.tx.epoch = 0 // what is pipelined behind it began nobody knows when
 	s.closeTransaction(outcomeOf(rolledBack))
 }
 

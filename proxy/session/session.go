@@ -128,7 +128,8 @@ type segment struct {
 	open     bool // anything was
 	executed bool // anything but Parse, Describe and Close of statements was
 	writes   bool // something that may write was executed
-	armed    bool // SET TRANSACTION READ ONLY was
+	armed    bool // SET TRANSACTION READ ONLY was, and nothing that undoes it since
+	ended    bool // something that ends a transaction, or goes back in it, was
 	lexing   bool // something was executed that may change how text is read
 }
 
@@ -317,6 +318,10 @@ func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		r := s.out.at(seq)
 		if r.flags&hideBody != 0 {
+			continue
+		}
+		if r.flags&readOnly != 0 && !commits(r.batch) { // nothing in it can change anything
+			inBlock = leavesBlock(inBlock, r.batch)
 			continue
 		}
 		mayWrite := r.batch != nil && !harmless(r.batch)
