@@ -24,6 +24,11 @@ type Listen struct {
 	TCP      []string `yaml:"tcp"`       // host:port
 	Unix     []string `yaml:"unix"`      // socket paths, by convention DIR/.s.PGSQL.PORT
 	UnixMode uint32   `yaml:"unix_mode"` // permission bits of the sockets, 0777 by default, as PostgreSQL's
+
+	// ProxyProtocolFrom are addresses and networks of load balancers: a TCP
+	// connection from there has to begin with a PROXY header, version 1 or 2,
+	// and is its client's from then on.
+	ProxyProtocolFrom []string `yaml:"proxy_protocol_from"`
 }
 
 // Target is one PostgreSQL server.
@@ -42,6 +47,10 @@ type Target struct {
 	Cert     string      `yaml:"cert"`     // file: lockkeeper's certificate towards the server
 	Key      string      `yaml:"key"`      // file
 	TLS      TLSVersions `yaml:"tls"`
+
+	// ApplicationNameAddHost appends " - host:port" of the client to the
+	// application_name that it logs in with.
+	ApplicationNameAddHost bool `yaml:"application_name_add_host"`
 
 	SSLNegotiation string `yaml:"sslnegotiation"` // postgres (default): ask for TLS; direct: begin with it (PostgreSQL 17)
 
@@ -195,6 +204,9 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			complain("listen.tcp: %q is not host:port", address)
 		}
+	}
+	if _, err := prefixes(c.Listen.ProxyProtocolFrom); err != nil {
+		complain("listen.proxy_protocol_from: %w", err)
 	}
 	if m := c.TLS.Mode; m != "" && m != "disable" {
 		if !sslModeKnown(m) {

@@ -21,7 +21,7 @@ type metrics struct {
 	stages       *prometheus.HistogramVec
 	serverDenied prometheus.Counter
 
-	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted prometheus.Counter
+	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted, proxyHeaders, proxyErrors prometheus.Counter
 
 	limits, timeouts *prometheus.CounterVec
 }
@@ -46,6 +46,8 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
 		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins.", "limit"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
+		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
+		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
 		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),
 		connectRetries:  counter("lockkeeper_connect_retries_total", "Rounds through a server's addresses that clients were held for, after one that reached none."),
 		wrongRole:       counter("lockkeeper_server_wrong_role_total", "Servers that answered and were not what target_session_attrs asks for."),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -54,6 +55,7 @@ type Server struct {
 	lookup    LookupHost
 	down      unreachable
 	roles     roles
+	balancers []netip.Prefix // send a PROXY header
 	greetings greetings
 	places    places
 	held      atomic.Int64  // clients that wait for a server
@@ -103,6 +105,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	var err error
+	if s.balancers, err = prefixes(cfg.Listen.ProxyProtocolFrom); err != nil {
+		return nil, fmt.Errorf("listen.proxy_protocol_from: %w", err)
+	}
 	if s.processes, err = openProcesses(deps.Processes, deps.Now); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -42,7 +43,8 @@ func (s *Server) handle(c net.Conn) {
 type hello struct {
 	s       *Server
 	conn    net.Conn
-	raw     []byte // the startup packet, as it came
+	from    netip.AddrPort // who the client is, where a balancer has said so
+	raw     []byte         // the startup packet, as it came
 	startup *wire.Startup
 	tls     bool
 }
@@ -84,7 +86,7 @@ func (h *hello) answer(err error) {
 	if f == nil {
 		level = slog.LevelDebug
 	}
-	h.s.deps.Logger.LogAttrs(h.s.ctx, level, "login failed", slog.String("address", addressOf(h.conn)), slog.String("cause", err.Error()))
+	h.s.deps.Logger.LogAttrs(h.s.ctx, level, "login failed", slog.String("address", h.address()), slog.String("cause", err.Error()))
 }
 
 // read reads up to the startup packet and answers requests for encryption. It
@@ -96,6 +98,9 @@ func (h *hello) read() error {
 	defer end()
 	if evicted {
 		h.s.metrics.evicted.Inc()
+	}
+	if err := h.origin(); err != nil {
+		return err
 	}
 	if err := h.direct(); err != nil {
 		return err
@@ -229,6 +234,9 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if target.Database != "" && target.Database != database {
 		h.raw = wire.ReplaceParameter(h.raw, "database", target.Database)
 	}
+	if target.ApplicationNameAddHost {
+		h.raw = h.withHost(h.raw)
+	}
 	mine, err := s.take(user, database)
 	if err != nil {
 		return err
@@ -239,7 +247,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		return err
 	}
 	c := &conn{
-		id: s.lastID.Add(1), user: user, database: database, address: addressOf(h.conn), target: key, reached: server.reached, tls: h.tls, connected: begun, place: mine,
+		id: s.lastID.Add(1), user: user, database: database, address: h.address(), target: key, reached: server.reached, tls: h.tls, connected: begun, place: mine,
 	}
 	x := session.New(session.Config{
 		ID:             c.id,
