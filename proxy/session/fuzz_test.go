@@ -278,7 +278,7 @@ func (r *run) checkState() {
 	}
 	for name, p := range m.portals {
 		known := s.prep.of(true).get([]byte(name)).batch
-		if known != nil && len(known.Statements) > 0 && known.Statements[0].Kind != kindOf(split(p.text)[0]) {
+		if known != nil && known.Class != inspect.Unknown && len(known.Statements) > 0 && known.Statements[0].Kind != kindOf(split(p.text)[0]) {
 			r.t.Fatalf("portal %q is %q, known as %+v", name, p.text, known)
 		}
 	}
