@@ -274,7 +274,8 @@ func TestAServerThatDiesInTheMiddleOfAResult(t *testing.T) {
 	pg := pgtest.Start(t)
 	g := newGuard(t, func(s *setup) { s.pg, s.policy = pg, transparent })
 	c := loginRaw(t, g.addr, g.db)
-	c.query("select repeat('x', 1000) from generate_series(1, 100000)")
+	// Slowly: a server that is stuck in writing dies without a word.
+	c.query("select repeat('x', 1000), pg_sleep(0.005) from generate_series(1, 100000)")
 	c.flush()
 	c.until('D', 5)
 	pg.MustExec(t, g.db, fmt.Sprintf("select pg_terminate_backend(%d)", c.pid))

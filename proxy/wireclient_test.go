@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"regexp"
 	"os"
 	"strconv"
 	"strings"
@@ -259,7 +260,11 @@ func values(body []byte) string {
 	return s
 }
 
+var temporary = regexp.MustCompile(`pg_temp_\d+`)
+
 // same returns a message without what differs between two runs on one server.
+//
+// A session's temporary schema has the number of its server process.
 func same(m wire.Message) string {
 	switch {
 	case m == nil:
@@ -275,7 +280,7 @@ func same(m wire.Message) string {
 				s += string(f) + "|"
 			}
 		}
-		return s
+		return temporary.ReplaceAllString(s, "pg_temp")
 	case m.Type() == 'T':
 		out := bytes.Clone(m)
 		for rest := out[wire.HeaderLen+2:]; len(rest) > 0; {
