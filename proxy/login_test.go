@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -233,4 +235,38 @@ func TestCertificatesAreReloadedWithoutARestart(t *testing.T) {
 	if _, err := g.login("trusted", "verify-full", verify); err != nil {
 		t.Errorf("after a Reload that failed: %v", err)
 	}
+}
+
+// With TLS on both sides COPY passes unchanged, a client that ends is the
+// server's news, and nothing stays behind.
+func TestCopyAndTheEndOfClientsWithTLSOnBothSides(t *testing.T) {
+	pg := authServer(t)
+	g := between(t, pg, clientSide(pg, "require"), proxy.Target{SSLMode: "require"})
+	before := runtime.NumGoroutine()
+	host, port, _ := net.SplitHostPort(g.addr)
+	for range 3 {
+		c, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%s user=postgres dbname=%s sslmode=require", host, port, g.db))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := bytes.Repeat([]byte("a row of some length that is copied through TLS twice\n"), 100_000)
+		var back bytes.Buffer
+		if _, err := c.Exec(t.Context(), "create temp table copied(t text)"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.PgConn().CopyFrom(t.Context(), bytes.NewReader(rows), "copy copied from stdin"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.PgConn().CopyTo(t.Context(), &back, "copy copied to stdout"); err != nil || !bytes.Equal(rows, back.Bytes()) {
+			t.Fatalf("%d bytes became %d, %v", len(rows), back.Len(), err)
+		}
+		if err := c.PgConn().Conn().Close(); err != nil { // without Terminate
+			t.Fatal(err)
+		}
+	}
+	settle(t, "every session ends", func() bool { return len(g.srv.Sessions()) == 0 })
+	settle(t, "every server process ends", func() bool {
+		return pg.Value(t, g.db, "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()") == "0"
+	})
+	settle(t, "every goroutine ends", func() bool { return runtime.NumGoroutine() <= before+2 })
 }
