@@ -72,13 +72,6 @@ func (c *rawClient) send(kind byte, parts ...string) {
 
 func (c *rawClient) query(sql string) { c.send('Q', sql, "\x00") }
 
-// extended collects Parse, Bind, Execute of the unnamed statement.
-func (c *rawClient) extended(sql string) {
-	c.send('P', "\x00", sql, "\x00\x00\x00")
-	c.send('B', "\x00\x00\x00\x00\x00\x00\x00\x00")
-	c.send('E', "\x00\x00\x00\x00\x00")
-}
-
 // flush writes what was collected, in the pieces that cut makes.
 func (c *rawClient) flush() {
 	b := c.out.Bytes()

@@ -23,10 +23,8 @@ type model struct {
 	copying    bool
 	extended   bool     // the COPY came by Execute
 	rest       []string // statements of a Query behind the COPY
-	implicit   bool     // the Query's statements are an implicit transaction
 	statements map[string]string
 	portals    map[string]*portal
-	latin      bool // client_encoding
 }
 
 type portal struct {
@@ -345,11 +343,11 @@ func (m *model) describe(body []byte) {
 		m.inExtended("08P01")
 		return
 	}
-	name := string(stringOf(body[1:]))
-	text, there := m.statements[name]
+	name := stringOf(body[1:])
+	text, there := m.statements[string(name)]
 	if body[0] == 'P' {
 		var p *portal
-		if p, there = m.portals[name]; there {
+		if p, there = m.portals[string(name)]; there {
 			text = p.text
 		}
 	}
@@ -423,8 +421,7 @@ func (m *model) closeName(body []byte) {
 		m.inExtended("08P01")
 		return
 	}
-	name := string(stringOf(body[1:]))
-	if body[0] == 'S' {
+	if name := string(stringOf(body[1:])); body[0] == 'S' {
 		delete(m.statements, name)
 	} else {
 		delete(m.portals, name)

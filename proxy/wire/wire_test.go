@@ -57,7 +57,7 @@ func TestStartupPacketsAreReadAsTheServerReadsThem(t *testing.T) {
 		{"too long", startup(wire.Version3, strings.Repeat("x", wire.MaxStartup)), "invalid length"},
 	} {
 		s, err := wire.DecodeStartup(tt.in)
-		got := ""
+		var got string
 		if err != nil {
 			got = err.Error()
 		} else {
