@@ -232,12 +232,22 @@ func (l *Limits) validate() error {
 		name  string
 		value int64
 	}{
-		{"sessions", int64(l.Sessions)}, {"statement_bytes", int64(l.StatementBytes)}, {"collected_bytes", l.CollectedBytes},
-		{"cache_bytes", l.CacheBytes}, {"parse_slots", int64(l.ParseSlots)}, {"parse_bytes", int64(l.ParseBytes)},
-		{"login_timeout", int64(l.LoginTimeout)}, {"connect_timeout", int64(l.ConnectTimeout)}, {"connect_hold", int64(l.ConnectHold)},
-		{"shutdown_timeout", int64(l.ShutdownTimeout)}, {"held_bytes", int64(l.HeldBytes)},
-		{"logins", int64(l.Logins)}, {"user_sessions", int64(l.UserSessions)}, {"database_sessions", int64(l.DatabaseSessions)},
-		{"idle_timeout", int64(l.IdleTimeout)}, {"idle_in_transaction_timeout", int64(l.IdleInTransactionTimeout)},
+		{"sessions", int64(l.Sessions)},
+		{"statement_bytes", int64(l.StatementBytes)},
+		{"collected_bytes", l.CollectedBytes},
+		{"cache_bytes", l.CacheBytes},
+		{"parse_slots", int64(l.ParseSlots)},
+		{"parse_bytes", int64(l.ParseBytes)},
+		{"login_timeout", int64(l.LoginTimeout)},
+		{"connect_timeout", int64(l.ConnectTimeout)},
+		{"connect_hold", int64(l.ConnectHold)},
+		{"shutdown_timeout", int64(l.ShutdownTimeout)},
+		{"held_bytes", int64(l.HeldBytes)},
+		{"logins", int64(l.Logins)},
+		{"user_sessions", int64(l.UserSessions)},
+		{"database_sessions", int64(l.DatabaseSessions)},
+		{"idle_timeout", int64(l.IdleTimeout)},
+		{"idle_in_transaction_timeout", int64(l.IdleInTransactionTimeout)},
 		{"transaction_timeout", int64(l.TransactionTimeout)},
 	} {
 		if v.value < 0 {

@@ -192,8 +192,7 @@ func (j *judge) direct() *peer { return newPeer(j.t, j.g.pg.Addr(), judgeUser, j
 
 // judge says why a case is not held; "" when it is.
 func (j *judge) judge(c *disguise) string {
-	switch c.Intent {
-	case "must_block_in_readonly":
+	if c.Intent == "must_block_in_readonly" {
 		j.g.contain(policy.Containment{Kind: policy.ReadOnlyMode, InFlight: policy.RefuseCommit})
 		defer j.g.contain()
 	}

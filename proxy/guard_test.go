@@ -2,7 +2,7 @@ package proxy_test
 
 import (
 	"context"
-	"io"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -85,7 +85,7 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	s.deps.Inspector = inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, g.reg)
 	s.deps.Decider, s.deps.Journal, s.deps.Registerer, s.deps.Now = g.decider, g, g.reg, time.Now
 	if s.deps.Logger == nil {
-		s.deps.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		s.deps.Logger = slog.New(slog.DiscardHandler)
 	}
 	srv, err := proxy.New(s.cfg, s.deps)
 	if err != nil {
@@ -102,7 +102,7 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		_ = srv.Shutdown(ctx)
-		if err := <-done; err != proxy.ErrServerClosed {
+		if err := <-done; !errors.Is(err, proxy.ErrServerClosed) {
 			t.Errorf("Serve returned %v", err)
 		}
 	})

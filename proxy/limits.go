@@ -47,8 +47,10 @@ func (u *UserLimits) validate() error {
 		name  string
 		value int64
 	}{
-		{"sessions", int64(u.Sessions.Value)}, {"idle_timeout", int64(u.IdleTimeout.Value)},
-		{"idle_in_transaction_timeout", int64(u.IdleInTransactionTimeout.Value)}, {"transaction_timeout", int64(u.TransactionTimeout.Value)},
+		{"sessions", int64(u.Sessions.Value)},
+		{"idle_timeout", int64(u.IdleTimeout.Value)},
+		{"idle_in_transaction_timeout", int64(u.IdleInTransactionTimeout.Value)},
+		{"transaction_timeout", int64(u.TransactionTimeout.Value)},
 	} {
 		if v.value < 0 {
 			return fmt.Errorf("%s: must not be negative", v.name)

@@ -258,14 +258,6 @@ func (p *peer) run(line string) string {
 	return strings.Join(out, ", ")
 }
 
-// raw writes bytes of no particular meaning.
-func (p *peer) raw(b []byte) {
-	p.t.Helper()
-	if _, err := p.conn.Write(b); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 // message frames a body.
 func message(kind byte, parts ...[]byte) []byte {
 	b := []byte{kind, 0, 0, 0, 0}

@@ -97,7 +97,9 @@ func (s *Server) roleOf(ctx context.Context, t *Target, e *endpoint) (role, erro
 	if ok && s.deps.Now().Sub(k.since) < roleAge {
 		return k.role, nil
 	}
-	asked := s.roles.flight.DoChan(e.address, func() (any, error) { return s.askRole(t, e) })
+	asked := s.roles.flight.DoChan(e.address, func() (any, error) {
+		return s.askRole(context.WithoutCancel(ctx), t, e) // whoever asked first may leave
+	})
 	select {
 	case <-ctx.Done():
 		return role{}, ctx.Err()
@@ -110,8 +112,8 @@ func (s *Server) roleOf(ctx context.Context, t *Target, e *endpoint) (role, erro
 	}
 }
 
-func (s *Server) askRole(t *Target, e *endpoint) (role, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, controlTimeout)
+func (s *Server) askRole(ctx context.Context, t *Target, e *endpoint) (role, error) {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	c, err := connectControl(ctx, t, e)
 	if err != nil {

@@ -94,7 +94,7 @@ func readProxy2(r io.Reader) (netip.AddrPort, error) {
 	if _, err := io.ReadFull(r, body); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("read PROXY header: %w", err)
 	}
-	width := 0
+	var width int
 	switch {
 	case head[0] == proxyLocal:
 		return netip.AddrPort{}, nil
