@@ -141,6 +141,14 @@ func (s *Server) Listen(ctx context.Context) error {
 	return nil
 }
 
+// Adopt adds listeners that somebody else has opened, in place of Listen. The
+// server closes them.
+func (s *Server) Adopt(listeners []net.Listener) {
+	for _, l := range listeners {
+		s.add(l)
+	}
+}
+
 func (s *Server) add(l net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

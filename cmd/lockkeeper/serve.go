@@ -31,7 +31,10 @@ func newServe(g *global) *cobra.Command {
 
 SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout; a second one ends lockkeeper at once. SIGHUP reads the policy and
 the certificates again; a policy with mistakes changes nothing. Restrictions that were in force before a restart are in
-force after it.`,
+force after it.
+
+Under systemd it says when it is ready, reloads and stops (Type=notify), and takes the sockets that a socket unit has opened in
+place of those of listen: then new clients wait while lockkeeper is restarted, and none is refused.`,
 		Example: "  lockkeeper serve -c /etc/lockkeeper/lockkeeper.yaml\n  lockkeeper serve -c lockkeeper.yaml --log-format text --log-level debug",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -77,7 +80,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.proxy.Listen(ctx); err != nil {
+	if err := a.listen(ctx); err != nil {
 		return err
 	}
 	admin, err := api.Listen(ctx, cfg.adminListen(), a.api, log)
@@ -135,6 +138,7 @@ func (a *app) signals(ctx context.Context, admin *api.Server) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	a.tellSystemd(ctx, systemdReady) // from now on SIGHUP does not end us
 	for {
 		select {
 		case <-ctx.Done():
@@ -147,6 +151,8 @@ func (a *app) signals(ctx context.Context, admin *api.Server) error {
 
 // reload reads policy and certificates again; what fails stays as it was.
 func (a *app) reload(ctx context.Context, admin *api.Server) {
+	a.tellSystemd(ctx, systemdReloading)
+	defer a.tellSystemd(ctx, systemdReady)
 	if _, err := a.control.Reload(ctx, control.By{Author: "signal", Reason: "SIGHUP"}); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelError, "policy not reloaded, the old one stays in force", slog.String("cause", err.Error()))
 	}
@@ -157,6 +163,7 @@ func (a *app) reload(ctx context.Context, admin *api.Server) {
 
 // stopProxy lets transactions finish, then closes what is left.
 func (a *app) stopProxy(ctx context.Context) {
+	a.tellSystemd(ctx, systemdStopping)
 	timeout := a.cfg.Limits.ShutdownTimeout
 	a.log.LogAttrs(ctx, slog.LevelInfo, "stopping, transactions may finish", slog.Duration("timeout", timeout))
 	a.control.Drain()

@@ -37,7 +37,7 @@ func ini(t *testing.T, file string) map[string]map[string][]string {
 
 func TestEveryDeployFileIsTested(t *testing.T) {
 	tested := []string{
-		"deploy/Containerfile", "deploy/alerts.yaml", "deploy/lockkeeper.service", "deploy/lockkeeper.yaml",
+		"deploy/Containerfile", "deploy/alerts.yaml", "deploy/lockkeeper.service", "deploy/lockkeeper.socket", "deploy/lockkeeper.yaml",
 		"deploy/odoo.conf", "deploy/pgbouncer.ini",
 	}
 	for _, file := range tracked(t) {
@@ -51,7 +51,7 @@ func TestSystemdUnit(t *testing.T) {
 	unit := ini(t, "deploy/lockkeeper.service")
 	service := unit["Service"]
 	for key, want := range map[string]string{
-		"Type": "simple", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "StateDirectory": "lockkeeper", "Restart": "always",
+		"Type": "notify", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "StateDirectory": "lockkeeper", "Restart": "always",
 	} {
 		if got := strings.Join(service[key], " "); got != want {
 			t.Errorf("%s=%s, want %s", key, got, want)
@@ -64,6 +64,16 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	if unit["Install"] == nil || unit["Unit"] == nil {
 		t.Error("a section is missing")
+	}
+}
+
+func TestSystemdSocketUnit(t *testing.T) {
+	unit := ini(t, "deploy/lockkeeper.socket")
+	if got := unit["Socket"]["ListenStream"]; !slices.Contains(got, "127.0.0.1:6433") {
+		t.Errorf("ListenStream=%v, want the address of lockkeeper.yaml", got)
+	}
+	if got := strings.Join(unit["Install"]["WantedBy"], " "); got != "sockets.target" {
+		t.Errorf("WantedBy=%s, want sockets.target", got)
 	}
 }
 
