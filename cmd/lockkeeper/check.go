@@ -163,6 +163,9 @@ func (r *report) warnExposure(cfg *config) {
 		if t.Control == "" {
 			r.warn("server.%s: no control login: locks, terminating lost server processes and read-only's WAL position are not available", key)
 		}
+		if a := t.TargetSessionAttrs; t.Control == "" && a != "" && a != "any" {
+			r.warn("server.%s: target_session_attrs without a control login: clients are refused wherever the server asks for a password", key)
+		}
 		if insecure(&t) {
 			mode := t.SSLMode
 			if mode == "" {
