@@ -57,19 +57,19 @@ func anyBracketed(b *inspect.Batch) (some, alone bool) {
 // transaction block gets session settings around the message.
 func (s *Session) bracketQuery(q *query) (action, bool) {
 	some, alone := anyBracketed(q.batch)
-	if !some || s.out.Len() == 0 && s.tx.status == policy.TxAborted {
+	if !some || s.out.Len() == 0 && s.status() == policy.TxAborted {
 		return forward, true
 	}
 	if s.out.Len() > 0 {
 		return s.waitReplies(), false
 	}
 	if alone {
-		if s.tx.status != policy.TxIdle {
+		if s.status() != policy.TxIdle {
 			return forward, true // the server refuses it
 		}
 		return s.setForSession(timeouts(&q.d.Obligations), ours|showError|leads)
 	}
-	if q.batch.Statements[0].Kind == inspect.KindLockTable && len(q.batch.Statements) == 1 && s.tx.status == policy.TxIdle {
+	if q.batch.Statements[0].Kind == inspect.KindLockTable && len(q.batch.Statements) == 1 && s.status() == policy.TxIdle {
 		return forward, true // fails outside a transaction block, and must go on failing
 	}
 	want := timeouts(&q.d.Obligations)

@@ -25,22 +25,35 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 	if !s.seg.open && s.out.Len() > 0 && snap.ReadOnlyFor(s.sub, now) != nil {
 		return policy.Decision{}, s.waitReplies()
 	}
-	if s.settled() && s.tx.status == policy.TxIdle {
+	if s.settled() && s.status() == policy.TxIdle {
 		s.tx.epoch = snap.Epoch
 		s.tx.since = now
 	}
-	d := snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.tx.status, TxEpoch: s.txEpoch(), Now: now})
+	d := snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now})
 	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
 		return d, s.waitReplies() // the client first gets what it is owed
 	}
 	return d, forward
 }
 
+// status returns the transaction status: that of the last ReadyForQuery, or what
+// replies have told since.
+func (s *Session) status() policy.TxStatus {
+	switch {
+	case s.tx.block == (s.tx.status != policy.TxIdle):
+		return s.tx.status
+	case s.tx.block:
+		return policy.TxActive
+	default:
+		return policy.TxIdle
+	}
+}
+
 // txEpoch returns the epoch from which the open transaction is known to be as
 // that epoch's read-only wants it. One that was not made READ ONLY began before
 // it, or under another subject.
 func (s *Session) txEpoch() uint64 {
-	if s.tx.status != policy.TxIdle && !s.tx.armed {
+	if s.status() != policy.TxIdle && !s.tx.armed {
 		return 0
 	}
 	return s.tx.epoch
@@ -56,7 +69,7 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 		}
 		return forward, true
 	}
-	if s.seg.open || s.tx.status != policy.TxIdle && s.out.Len() == 0 {
+	if s.seg.open || s.status() != policy.TxIdle && s.out.Len() == 0 {
 		return forward, true
 	}
 	if s.out.Len() > 0 {
@@ -267,9 +280,18 @@ func (s *Session) refuseToCommit(d *policy.Decision) bool {
 // implicit transaction begun before read-only whose time is over; nil when it
 // may commit.
 func (s *Session) pastReadOnly() *policy.Refusal {
+	if s.blockAtEnd() {
+		return nil
+	}
+	return s.late()
+}
+
+// late returns the refusal for a COMMIT where the transaction began before
+// read-only and its time is over; nil when it may commit.
+func (s *Session) late() *policy.Refusal {
 	snap, now := s.host.Snapshot(), s.host.Now()
 	c := snap.ReadOnlyFor(s.sub, now)
-	if c == nil || s.blockAtEnd() || s.tx.epoch >= c.Epoch {
+	if c == nil || s.tx.epoch >= c.Epoch {
 		return nil
 	}
 	if c.InFlight != policy.RefuseCommit && now.Before(c.DrainUntil) {

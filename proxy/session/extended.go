@@ -162,7 +162,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return s.refuseExtended(b, &d, 'B', ""), false
 	}
 	o := &d.Obligations
-	armed := s.seg.armed || s.tx.armed && s.tx.status == policy.TxActive && !s.seg.ended
+	armed := s.seg.armed || s.tx.armed && s.status() == policy.TxActive && !s.seg.ended
 	if o.ReadOnly && !o.GateCommit && !armed && !onlySettings(b) {
 		s.openSegment()
 		s.seg.armed = true
@@ -184,7 +184,7 @@ func (s *Session) beforeAlone(b *inspect.Batch, d *policy.Decision) (action, boo
 		return s.refuseExtended(b, &failed, 'B', ""), false
 	}
 	if s.seg.open {
-		if s.seg.executed || s.tx.status != policy.TxIdle {
+		if s.seg.executed || s.status() != policy.TxIdle {
 			return forward, true
 		}
 		s.out.push('S', ours) // ends an implicit transaction that has done nothing
@@ -194,7 +194,7 @@ func (s *Session) beforeAlone(b *inspect.Batch, d *policy.Decision) (action, boo
 	if s.out.Len() > 0 {
 		return s.waitReplies(), false
 	}
-	if s.tx.status != policy.TxIdle {
+	if s.status() != policy.TxIdle {
 		return forward, true
 	}
 	return s.setForSession(timeouts(&d.Obligations), ours|leads)
@@ -223,8 +223,8 @@ func (s *Session) execute(m wire.Message) action {
 		return act
 	}
 	s.decision = d
-	if d.Verdict == policy.Allow && commits(b) {
-		s.refuseToCommit(&s.decision)
+	if d.Verdict == policy.Allow && commits(b) && s.seg.writes && s.late() != nil {
+		s.decision.Obligations.GateCommit = true // a block that was made of what the pipeline has written
 	}
 	if s.decision.Verdict != policy.Allow {
 		return s.refuseExtended(b, &s.decision, 'E', "")
@@ -252,7 +252,7 @@ func (s *Session) prepareExecute(x *execution) (action, bool) {
 	case o.GateCommit:
 		return s.gateExecute(x)
 	case o.ReadOnly:
-		armAfter(x)
+		s.armAfter(x)
 		return forward, true
 	case o.LockTimeout > 0 || o.StatementTimeout > 0:
 		return s.bracketExecute(x)
@@ -262,10 +262,31 @@ func (s *Session) prepareExecute(x *execution) (action, bool) {
 }
 
 // armAfter makes the transaction that an Execute begins READ ONLY.
-func armAfter(x *execution) {
+func (s *Session) armAfter(x *execution) {
 	if beginsBlock(x.batch) {
-		x.after, x.afterFlags = []string{setReadOnly}, showError|arms|begins
+		x.after, x.afterFlags = []string{setReadOnly}, showError|arms|s.newBlock(x.batch)
 	}
+}
+
+// newBlock returns begins where a batch that is sent now leaves a transaction
+// open that begins in it. A BEGIN inside a block begins nothing, and in a
+// pipeline that has written it makes a block of what was written.
+func (s *Session) newBlock(b *inspect.Batch) flag {
+	block, written, fresh := s.blockAtEnd(), s.seg.writes, false
+	for i := range b.Statements {
+		st := &b.Statements[i]
+		switch {
+		case st.Kind == inspect.KindBegin || st.Kind == inspect.KindStart:
+			fresh = fresh || !block && !written
+			block = true
+		case st.Kind == inspect.KindCommit || st.Kind == inspect.KindRollback:
+			block, fresh, written = st.Chain && block, st.Chain && block, false
+		}
+	}
+	if !fresh {
+		return 0
+	}
+	return begins
 }
 
 // askInPipeline sends statements of ours whose rows are wanted, and waits.
@@ -281,8 +302,8 @@ func (s *Session) askInPipeline(texts ...string) action {
 
 // gateExecute is gateQuery for the extended protocol.
 func (s *Session) gateExecute(x *execution) (action, bool) {
-	armAfter(x)
-	if s.tx.status == policy.TxAborted {
+	s.armAfter(x)
+	if s.status() == policy.TxAborted {
 		return forward, true // ends with ROLLBACK
 	}
 	if s.head.stage == stageNew {
@@ -304,7 +325,7 @@ func (s *Session) gateExecute(x *execution) (action, bool) {
 // set back.
 func (s *Session) bracketExecute(x *execution) (action, bool) {
 	some, alone := anyBracketed(x.batch)
-	if !some || alone || x.batch.Statements[0].Kind == inspect.KindLockTable && s.tx.status == policy.TxIdle {
+	if !some || alone || x.batch.Statements[0].Kind == inspect.KindLockTable && s.status() == policy.TxIdle {
 		return forward, true
 	}
 	want := timeouts(&x.d.Obligations)
@@ -411,7 +432,7 @@ func (s *Session) sync() action {
 		s.refuseExtended(unseenFacts, &d, 'S', "")
 	}
 	s.closeLeftovers()
-	s.out.push('S', 0)
+	s.out.push('S', s.endOfSegment())
 	s.seg = segment{}
 	if s.settings == nil {
 		return forward

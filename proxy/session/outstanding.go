@@ -22,6 +22,7 @@ const (
 	leads                      // ours, before the client's message: when it fails its answer is the client's
 	awaited                    // ours: the client's message waits for it
 	plans                      // Bind: what it plans may change something already then
+	ends                       // Sync and Query: ends an implicit transaction that may have written
 	begins                     // with arms: stands directly behind what has begun the transaction
 
 	ours = hideBody | hideReady

@@ -80,6 +80,10 @@ func (s *Session) sendQuery(q *query) action {
 	s.decided(q.batch, q.d)
 	s.observe(q.batch)
 	s.closeLeftovers()
+	var began flag
+	if q.after != "" {
+		began = s.newBlock(q.batch)
+	}
 	r := s.pushQuery(q.batch)
 	s.throttled(r, q.d.Obligations.Throttles)
 	if q.d.Obligations.ReadOnly {
@@ -98,15 +102,24 @@ func (s *Session) sendQuery(q *query) action {
 	}
 	if q.after != "" {
 		r.flags |= hideReady
-		s.ourQuery(q.after, hideBody|showError|arms|begins) // after is setReadOnly
+		s.ourQuery(q.after, hideBody|showError|arms|began) // after is setReadOnly
 	}
 	s.restoreSettings()
 	return act
 }
 
+// endOfSegment returns ends where what is sent now ends a pipeline that may have
+// written.
+func (s *Session) endOfSegment() flag {
+	if s.seg.writes {
+		return ends
+	}
+	return 0
+}
+
 // pushQuery notes that the replies to a Query are owed.
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
-	r := s.out.push('Q', 0)
+	r := s.out.push('Q', s.endOfSegment())
 	r.batch, r.began = b, s.host.Now()
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
@@ -168,13 +181,13 @@ func (s *Session) functionCall(m []byte, size int) action {
 	if act, goOn := s.hold(&d); !goOn {
 		return act
 	}
-	if d.Verdict == policy.Allow && d.Obligations.ReadOnly && s.tx.status == policy.TxIdle {
+	if d.Verdict == policy.Allow && d.Obligations.ReadOnly && s.status() == policy.TxIdle {
 		// In its own transaction, which nothing of ours can make READ ONLY.
 		d.Verdict = policy.Refuse
 		d.Refusal = s.readOnlyRefusal()
 		d.Rule = readOnlyRule
 	}
-	if d.Verdict == policy.Allow && d.Obligations.ReadOnly && !s.tx.armed && s.tx.status == policy.TxActive {
+	if d.Verdict == policy.Allow && d.Obligations.ReadOnly && !s.tx.armed && s.status() == policy.TxActive {
 		if s.head.failure != nil {
 			return discard // and the client has the error
 		}
@@ -244,12 +257,12 @@ func (s *Session) armQuery(q *query) (action, bool) {
 		return s.waitReplies(), false
 	}
 	switch {
-	case s.tx.status == policy.TxAborted, len(q.batch.Statements) == 0:
+	case s.status() == policy.TxAborted, len(q.batch.Statements) == 0:
 		return forward, true
 	case beginsBlock(q.batch):
 		q.after = setReadOnly
 		return forward, true
-	case s.tx.status == policy.TxActive:
+	case s.status() == policy.TxActive:
 		if s.tx.armed {
 			return forward, true
 		}
@@ -307,7 +320,7 @@ func (s *Session) gateQuery(q *query) (action, bool) {
 	if beginsBlock(q.batch) { // AND CHAIN
 		q.after = setReadOnly
 	}
-	if s.tx.status != policy.TxActive {
+	if s.status() != policy.TxActive {
 		return forward, true
 	}
 	if s.head.stage == stageNew {

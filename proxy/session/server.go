@@ -503,7 +503,7 @@ func (s *Session) showError(h *reply, m wire.Message, code string) action {
 		return discard
 	case h.flags&refuse != 0:
 		return forward // an aborted transaction, a shutdown: the server's own words
-	case code == "25P02" && h.kind == 'Q' && h.flags&begins != 0:
+	case code == "25P02" && h.kind == 'Q' && h.flags&(arms|leads) == arms:
 		return discard // the client's own statement has failed, and it knows
 	case code == "25006" && h.flags&readOnly != 0:
 		s.Counts.ServerReadOnly++

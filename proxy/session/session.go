@@ -320,12 +320,14 @@ func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 		if r.flags&hideBody != 0 {
 			continue
 		}
-		if r.flags&readOnly != 0 && !commits(r.batch) { // nothing in it can change anything
+		if r.flags&(readOnly|ends) == readOnly && !commits(r.batch) { // nothing in it can change anything
 			inBlock = leavesBlock(inBlock, r.batch)
 			continue
 		}
 		mayWrite := r.batch != nil && !harmless(r.batch)
 		switch {
+		case r.flags&ends != 0 && !inBlock:
+			open, unaided = true, true
 		case r.kind == 'F', r.kind == 'Q' && !inBlock && mayWrite, r.kind == 'Q' && commits(r.batch):
 			open, unaided = true, true
 		case r.kind == 'E' && (mayWrite && !inBlock || commits(r.batch)):
