@@ -11,6 +11,7 @@ const (
 	FreezeDDL    ContainmentKind = "freeze"    // Define statements are refused
 	Pause        ContainmentKind = "pause"     // new transactions wait, or are refused
 	ObserveMode  ContainmentKind = "observe"   // break-glass: no rule is enforced, all are counted
+	Disable      ContainmentKind = "disable"   // new connections are refused
 )
 
 // Scope limits a containment to some subjects. Empty fields match everything;

@@ -165,6 +165,8 @@ func (s *Snapshot) containmentWhy(c *Containment, r *Request) string {
 		return "only new transactions wait"
 	case c.Kind == ObserveMode:
 		return "no rule is acted on"
+	case c.Kind == Disable:
+		return "only new connections are refused"
 	case o.empty():
 		return "nothing in the statement concerns it"
 	default:
@@ -185,6 +187,8 @@ func (c *Containment) effect() string {
 		return "holds new transactions"
 	case ObserveMode:
 		return "no rule is acted on"
+	case Disable:
+		return "refuses new connections"
 	}
 	return string(c.Kind)
 }

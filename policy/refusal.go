@@ -332,6 +332,8 @@ func (c *Containment) title() string {
 		return "The pause"
 	case ObserveMode:
 		return "Observe mode"
+	case Disable:
+		return "The refusal of new connections"
 	}
 	return "The containment"
 }

@@ -44,6 +44,9 @@ func (s *Server) passCancel(req *wire.Startup) {
 	case <-ctx.Done():
 		return
 	}
+	if s.deps.Console != nil && s.deps.Console.Cancel(req.PID, req.Key) {
+		return
+	}
 	if c := s.byKey(req.PID, req.Key); c != nil {
 		if c.pair.Cancel(cancelled("due to user request")) {
 			return

@@ -30,7 +30,8 @@ type Recorder interface {
 	Submit(e journal.Entry)
 }
 
-// Deps is what a Server works with. All fields but Processes are required.
+// Deps is what a Server works with. All fields but Processes and Console are
+// required.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
@@ -40,6 +41,7 @@ type Deps struct {
 	LookupHost LookupHost // resolves servers' names; nil is the system's
 	Now        func() time.Time
 	Processes  string // file in which server processes are noted; "" keeps them in memory
+	Console    Console
 }
 
 // Server accepts clients and keeps their sessions.
@@ -65,10 +67,12 @@ type Server struct {
 	listeners []net.Listener
 	sessions  map[uint64]*conn
 	closing   bool
+	closed    bool // nobody is accepted any more, not even for the console
 
 	lastID   atomic.Uint64
-	accepted atomic.Int64 // connections, logged in or not
-	clients  sync.WaitGroup
+	accepted atomic.Int64    // connections, logged in or not
+	clients  sync.WaitGroup  // what a shutdown waits for
+	others   sync.WaitGroup  // consoles, and who comes while a shutdown waits
 	ctx      context.Context //nolint:containedctx // ends every session at the end of Shutdown
 	endAll   context.CancelFunc
 }
@@ -203,9 +207,12 @@ func (s *Server) Serve() error {
 	}
 	var first error
 	for range listeners {
-		if err := <-ends; first == nil {
+		err := <-ends
+		if first == nil {
 			first = err
-			s.closeListeners()
+		}
+		if !s.isClosing() { // Shutdown closes them in its own time
+			s.closeListeners(func(net.Addr) bool { return true })
 		}
 	}
 	return first
@@ -247,21 +254,25 @@ const (
 
 func (s *Server) start(c net.Conn) {
 	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed || s.closing && !s.staysOpen(c.LocalAddr()):
 		_ = c.Close()
-		return
+	case s.closing:
+		s.others.Add(1)
+		go s.serveClient(c, &s.others)
+	default:
+		s.clients.Add(1)
+		go s.serveClient(c, &s.clients)
 	}
-	s.clients.Add(1)
-	s.mu.Unlock()
-	go s.serveClient(c)
 }
 
-func (s *Server) serveClient(c net.Conn) {
-	defer s.clients.Done()
+func (s *Server) serveClient(c net.Conn, group *sync.WaitGroup) {
+	leave := sync.OnceFunc(group.Done)
+	defer leave()
 	s.accepted.Add(1)
 	defer s.accepted.Add(-1)
-	s.handle(c)
+	s.handle(c, leave)
 }
 
 func (s *Server) isClosing() bool {
@@ -270,21 +281,24 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-func (s *Server) closeListeners() {
+func (s *Server) closeListeners(which func(net.Addr) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.listeners {
-		_ = l.Close() // nothing more is accepted
+		if which(l.Addr()) {
+			_ = l.Close() // nothing more is accepted
+		}
 	}
 }
 
 // Shutdown stops accepting, closes sessions as soon as they are outside a
-// transaction, and all that are left when ctx ends.
+// transaction, and all that are left when ctx ends. Unix sockets stay open
+// until then for the console, where there is one.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	s.closeListeners()
+	s.closeListeners(func(a net.Addr) bool { return !s.staysOpen(a) })
 	done := make(chan struct{})
 	go s.waitClients(done)
 	tick := time.NewTicker(shutdownPoll)
@@ -300,8 +314,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.closeListeners(s.staysOpen)
 	s.endAll()
 	<-done
+	s.others.Wait()
 	return errors.Join(err, s.processes.close())
 }
 

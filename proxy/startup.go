@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,14 +20,18 @@ import (
 
 // handle serves one client connection to its end. The server is connected to
 // only after the startup packet: half-open clients take none of its slots.
-func (s *Server) handle(c net.Conn) {
+// leave tells that a shutdown need not wait for it.
+func (s *Server) handle(c net.Conn, leave func()) {
 	defer func() { _ = c.Close() }() // already closed in most cases
 	begun := s.deps.Now()
 	if err := c.SetReadDeadline(begun.Add(s.cfg.Limits.LoginTimeout)); err != nil {
 		return
 	}
-	h := &hello{s: s, conn: c}
-	if err := h.read(); err != nil {
+	h := &hello{s: s, conn: c, leave: leave}
+	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() }) // the end of a shutdown
+	err := h.read()
+	stop()
+	if err != nil {
 		h.answer(err)
 		return
 	}
@@ -34,7 +39,11 @@ func (s *Server) handle(c net.Conn) {
 		s.passCancel(h.startup)
 		return
 	}
-	if err := s.serveSession(h, begun); err != nil {
+	serve := s.serveSession
+	if s.wantsConsole(h.startup) {
+		serve = s.serveConsole
+	}
+	if err := serve(h, begun); err != nil {
 		h.answer(err)
 	}
 }
@@ -47,6 +56,7 @@ type hello struct {
 	raw     []byte         // the startup packet, as it came
 	startup *wire.Startup
 	tls     bool
+	leave   func()
 }
 
 // fatal is an error that a client which has not logged in is told.
@@ -227,6 +237,10 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if err := s.admit(h, user); err != nil {
 		return err
 	}
+	subject := policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: addressOf(h.conn)}
+	if r := s.deps.Decider.Current().Connect(&subject, begun); r != nil {
+		return &fatal{sqlstate: r.SQLSTATE, message: r.Message, hint: r.Hint}
+	}
 	key, target, err := s.target(database)
 	if err != nil {
 		return err
@@ -273,7 +287,7 @@ func (s *Server) admit(h *hello, user string) error {
 	case s.places.full(s.cfg.Limits.Sessions):
 		s.metrics.sessionLimit.Inc()
 		return &fatal{sqlstate: "53300", message: "lockkeeper has as many sessions as limits.sessions allows", hint: "Close idle connections, or raise limits.sessions."}
-	case !h.tls && s.tls.required() && h.conn.LocalAddr().Network() != "unix":
+	case s.mustEncrypt(h):
 		return &fatal{sqlstate: "28000", message: "lockkeeper accepts encrypted connections only", hint: "Connect with sslmode=require."}
 	case s.tls.mode == "verify-full" && h.tls && commonName(h.conn) != user:
 		return &fatal{sqlstate: "28000", message: "the certificate's common name is not the user's", hint: "Use a certificate whose CN is the database user."}

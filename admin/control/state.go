@@ -84,7 +84,7 @@ func (s *state) decode(data []byte) error {
 // allow what it restricts.
 func knownKind(k policy.ContainmentKind) error {
 	switch k {
-	case policy.ReadOnlyMode, policy.FreezeDDL, policy.Pause, policy.ObserveMode:
+	case policy.ReadOnlyMode, policy.FreezeDDL, policy.Pause, policy.ObserveMode, policy.Disable:
 		return nil
 	}
 	return fmt.Errorf("unknown kind of containment %q", k)

@@ -18,6 +18,7 @@ const (
 	InvalidAuthorization      = "28000" // the login is not acceptable
 	ReadOnlySQLTransaction    = "25006" // a change while the database is read-only (profile postgres)
 	InsufficientPrivilege     = "42501" // a rule, a freeze or unknown: refused (profile postgres)
+	NotInPrerequisiteState    = "55000" // the database takes no new connections
 	TooManyConnections        = "53300" // the session limit is reached
 	ProgramLimitExceeded      = "54000" // a text too long to be inspected
 	LockNotAvailable          = "55P03" // try again in a moment: Odoo runs the whole request again
