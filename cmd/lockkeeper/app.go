@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"lockkeeper/admin/api"
+	"lockkeeper/admin/console"
 	"lockkeeper/admin/control"
 	"lockkeeper/admin/locks"
 	"lockkeeper/inspect"
@@ -33,6 +34,9 @@ type app struct {
 	proxy      *proxy.Server
 	locks      []*locks.Server
 	api        *api.Handler
+	console    *console.Console
+	admin      *api.Server // once it listens
+	stopping   *stopping
 	cleanups   []cleanup
 }
 
@@ -45,7 +49,7 @@ type cleanup struct {
 // newApp makes the parts in the order in which they need each other. Callers
 // must close even after an error. watch, if any, sees what is registered.
 func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collecting) (*app, error) {
-	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	a := &app{cfg: cfg, log: log, stopping: newStopping(), registry: prometheus.NewRegistry()}
 	a.registerer = a.registry
 	if watch != nil {
 		watch.Registerer = a.registry
@@ -72,17 +76,21 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	if err != nil {
 		return a, err
 	}
-	a.proxy, err = proxy.New(cfg.Config, proxy.Deps{
-		Inspector: inspector, Decider: decider, Journal: a.journal, Logger: log, Registerer: a.registerer,
-		Now: time.Now, Processes: cfg.state(processesFile),
-	})
-	if err != nil {
-		return a, fmt.Errorf("proxy: %w", err)
-	}
 	a.locks = locks.Servers(cfg.Servers)
 	for _, s := range a.locks {
 		a.later("close the control login", func() error { s.Close(context.WithoutCancel(ctx)); return nil })
 	}
+	if err := a.makeConsole(); err != nil {
+		return a, err
+	}
+	a.proxy, err = proxy.New(cfg.Config, proxy.Deps{
+		Inspector: inspector, Decider: decider, Journal: a.journal, Logger: log, Registerer: a.registerer,
+		Now: time.Now, Processes: cfg.state(processesFile), Console: a.console,
+	})
+	if err != nil {
+		return a, fmt.Errorf("proxy: %w", err)
+	}
+	a.console.Attach(a.proxy)
 	return a, a.makeAPI()
 }
 

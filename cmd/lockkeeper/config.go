@@ -48,13 +48,15 @@ type adminConfig struct {
 	Tokens    []api.Token `yaml:"tokens"`     // with sha256, or token
 	TokenFile string      `yaml:"token_file"` // a file with one token a line: name, role, SHA-256
 	State     string      `yaml:"state"`      // the folder of everything that lockkeeper keeps
+
+	Console consoleConfig `yaml:"console"`
 }
 
 // defaults returns the configuration before any file is read.
 func defaults() *config {
 	return &config{
 		Config:  proxy.Default(),
-		Admin:   adminConfig{Listen: "127.0.0.1:6434", State: "/var/lib/lockkeeper"},
+		Admin:   adminConfig{Listen: "127.0.0.1:6434", State: "/var/lib/lockkeeper", Console: consoleConfig{Database: "lockkeeper"}},
 		Journal: journal.Default(),
 	}
 }
@@ -125,6 +127,11 @@ func (c *config) validate() error {
 	}
 	if c.Admin.State == "" {
 		errs = append(errs, errors.New("admin.state: a folder is needed"))
+	}
+	if name := c.Admin.Console.Database; name != "" {
+		if _, taken := c.Servers[name]; taken || name == "*" {
+			errs = append(errs, fmt.Errorf("admin.console.database: %q is under server: too; choose another name, or \"\" for no console", name))
+		}
 	}
 	if len(c.Admin.Tokens) > 0 && c.Admin.TokenFile != "" {
 		errs = append(errs, errors.New("admin: tokens and token_file: choose one"))

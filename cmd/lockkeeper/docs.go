@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"lockkeeper/admin/console"
 	"lockkeeper/proxy"
 )
 
@@ -250,6 +251,7 @@ func bounds() []bound {
 			"`lockkeeper_logins_evicted_total`, `lockkeeper_limit_refusals_total`",
 		},
 		{"`limits.idle_timeout`, `limits.idle_in_transaction_timeout`, `limits.transaction_timeout`", "none", "the session is ended with 57P05, 25P03, 25P04, at most a second later", "`lockkeeper_session_timeouts_total`"},
+		{"clients of the console", strconv.Itoa(console.MaxClients), "more are refused with 53300; local administrators are not counted", "`lockkeeper_console_clients`"},
 		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", "`lockkeeper_collected_bytes`"},
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},

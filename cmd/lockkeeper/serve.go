@@ -29,8 +29,9 @@ func newServe(g *global) *cobra.Command {
 		Short: "Serve clients",
 		Long: `serve listens for clients and opens one server connection for each.
 
-SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout; a second one ends lockkeeper at once. SIGHUP reads the policy and
-the certificates again; a policy with mistakes changes nothing. Restrictions that were in force before a restart are in
+SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout; a second one ends lockkeeper at once. SIGQUIT does so
+by itself. SIGHUP reads the policy and the certificates again; a policy with mistakes changes nothing. SIGUSR1 pauses everything
+new, SIGUSR2 resumes. Restrictions that were in force before a restart are in
 force after it.
 
 Under systemd it says when it is ready, reloads and stops (Type=notify), and takes the sockets that a socket unit has opened in
@@ -89,6 +90,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 		return errors.Join(err, a.proxy.Shutdown(ctx))
 	}
 	a.control.Attach(a.proxy)
+	a.admin = admin
 	a.announce(ctx, admin)
 	err = a.group(ctx, admin).Run()
 	if errors.Is(err, context.Canceled) { // whichever part noticed first
@@ -133,19 +135,41 @@ func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
 	return g
 }
 
-// signals waits for the signal that ends lockkeeper, and reloads on SIGHUP.
+// signals waits for what ends lockkeeper, and does what the other signals ask
+// for.
 func (a *app) signals(ctx context.Context, admin *api.Server) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	got := make(chan os.Signal, 4)
+	signal.Notify(got, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT)
+	defer signal.Stop(got)
 	a.tellSystemd(ctx, systemdReady) // from now on SIGHUP does not end us
 	for {
 		select {
 		case <-ctx.Done():
 			return errStopped
-		case <-hup:
-			a.reload(ctx, admin)
+		case <-a.stopping.asked:
+			return errStopped
+		case s := <-got:
+			a.signal(ctx, s, admin)
 		}
+	}
+}
+
+// signal does what PgBouncer does for the same signal.
+func (a *app) signal(ctx context.Context, s os.Signal, admin *api.Server) {
+	var err error
+	switch s {
+	case syscall.SIGHUP:
+		a.reload(ctx, admin)
+	case syscall.SIGUSR1:
+		err = a.pauseBySignal(ctx)
+	case syscall.SIGUSR2:
+		err = a.resumeBySignal(ctx)
+	case syscall.SIGQUIT:
+		err = a.control.Note(ctx, "shutdown", "at once", signalled("SIGQUIT"))
+		a.stopping.begin(true)
+	}
+	if err != nil {
+		a.log.LogAttrs(ctx, slog.LevelError, "signal not obeyed", slog.String("signal", s.String()), slog.String("cause", err.Error()))
 	}
 }
 
@@ -169,8 +193,20 @@ func (a *app) stopProxy(ctx context.Context) {
 	a.control.Drain()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	ended := make(chan struct{})
+	defer close(ended)
+	go a.endAtOnce(cancel, ended)
 	if err := a.proxy.Shutdown(ctx); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelWarn, "transactions did not finish in time", slog.String("cause", err.Error()))
+	}
+}
+
+// endAtOnce cuts a shutdown short when that is asked for.
+func (a *app) endAtOnce(cancel context.CancelFunc, ended <-chan struct{}) {
+	select {
+	case <-a.stopping.now:
+		cancel()
+	case <-ended:
 	}
 }
 

@@ -33,7 +33,7 @@ var layers = []layer{
 	{"admin/control", []string{"inspect", "policy", "proxy", "internal/journal", "internal/sqlstate"}},
 	{"admin/api", []string{"inspect", "policy", "proxy", "admin/control", "admin/locks", "internal/journal", "internal/sqlstate"}},
 	{"admin/client", []string{"inspect", "policy", "proxy", "admin/api", "admin/control", "admin/locks", "internal/journal"}},
-	{"admin/console", []string{"inspect", "policy", "proxy", "admin/control", "admin/locks", "internal/journal"}},
+	{"admin/console", []string{"inspect", "policy", "proxy", "proxy/wire", "admin/api", "admin/control", "admin/locks", "internal/journal", "internal/sqlstate"}},
 	{"admin", []string{"inspect", "policy", "proxy", "admin/...", "internal/journal", "internal/sqlstate"}},
 
 	{"cmd/lockkeeper", []string{"inspect/...", "policy/...", "proxy/...", "admin/...", "internal/journal", "internal/sqlstate"}},

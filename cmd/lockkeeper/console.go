@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"lockkeeper/admin/api"
+	"lockkeeper/admin/console"
+	"lockkeeper/admin/control"
+	"lockkeeper/policy"
+)
+
+// consoleConfig is the key admin.console.
+type consoleConfig struct {
+	Database string `yaml:"database"` // that leads to the console; "" switches it off
+}
+
+// stopping is how a shutdown is asked for from inside.
+type stopping struct {
+	asked, now chan struct{}
+	once       [2]sync.Once
+}
+
+func newStopping() *stopping {
+	return &stopping{asked: make(chan struct{}), now: make(chan struct{})}
+}
+
+// begin asks for a shutdown, which waits for transactions or does not.
+func (s *stopping) begin(immediately bool) {
+	if immediately {
+		s.once[0].Do(func() { close(s.now) })
+	}
+	s.once[1].Do(func() { close(s.asked) })
+}
+
+// makeConsole makes the console; the proxy is attached later.
+func (a *app) makeConsole() error {
+	tokens, err := a.cfg.tokens()
+	if err != nil {
+		return err
+	}
+	keys, err := api.NewKeyring(tokens)
+	if err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	a.console = console.New(console.Deps{
+		Database: a.cfg.Admin.Console.Database, Control: a.control, Locks: a.locks, Keys: keys, Servers: a.cfg.Servers,
+		Settings: settings(a.cfg), Sessions: a.cfg.Limits.Sessions, Version: versionString(), Reload: a.reloadAll,
+		Stop: a.stopping.begin, Registerer: a.registerer, Logger: a.log, Now: time.Now,
+	})
+	return nil
+}
+
+// reloadAll reads the policy and every certificate again.
+func (a *app) reloadAll(ctx context.Context, by control.By) error {
+	_, err := a.control.Reload(ctx, by)
+	err = errors.Join(err, a.proxy.Reload())
+	if a.admin != nil {
+		err = errors.Join(err, a.admin.Reload())
+	}
+	return err
+}
+
+// signalled is who does what a signal asks for.
+func signalled(name string) control.By { return control.By{Author: "signal", Reason: name} }
+
+// pauseBySignal is SIGUSR1: everything new waits, until SIGUSR2.
+func (a *app) pauseBySignal(ctx context.Context) error {
+	_, err := a.control.Pause(ctx, control.PauseOptions{MaxHold: console.PauseHold}, signalled("SIGUSR1"))
+	return err
+}
+
+// resumeBySignal is SIGUSR2.
+func (a *app) resumeBySignal(ctx context.Context) error {
+	_, err := a.control.Resume(ctx, policy.Scope{}, signalled("SIGUSR2"))
+	return err
+}
+
+// settings are the configuration as SHOW CONFIG shows it.
+func settings(c *config) []console.Setting {
+	var out []console.Setting
+	flatten("", reflect.ValueOf(c).Elem(), reflect.ValueOf(defaults()).Elem(), &out)
+	return out
+}
+
+// secret are keys whose values nobody is shown.
+func secret(key string) bool { return key == "control" || key == "tokens" }
+
+// flatten lists the keys of a struct and of the structs in it.
+func flatten(prefix string, v, d reflect.Value, out *[]console.Setting) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key, _, _ := cutTag(f)
+		switch {
+		case !f.IsExported() || key == "-" || f.Type == reflect.TypeFor[func() time.Time]():
+		case f.Type == reflect.TypeFor[yaml.Node]():
+			*out = append(*out, console.Setting{Key: prefix + key, Value: "see SHOW RULES", Changeable: true})
+		case f.Anonymous:
+			flatten(prefix, v.Field(i), d.Field(i), out)
+		case f.Type.Kind() == reflect.Struct:
+			flatten(prefix+key+".", v.Field(i), d.Field(i), out)
+		case f.Type.Kind() == reflect.Map:
+			flattenMap(prefix+key+".", v.Field(i), out)
+		default:
+			*out = append(*out, console.Setting{Key: prefix + key, Value: settingText(key, v.Field(i)), Default: settingText(key, d.Field(i))})
+		}
+	}
+}
+
+// flattenMap lists the servers.
+func flattenMap(prefix string, m reflect.Value, out *[]console.Setting) {
+	for _, name := range sortedNames(m) {
+		v := m.MapIndex(reflect.ValueOf(name))
+		if v.Kind() == reflect.Struct {
+			flatten(prefix+name+".", v, reflect.Zero(v.Type()), out)
+			continue
+		}
+		*out = append(*out, console.Setting{Key: prefix + name, Value: fmt.Sprint(v.Interface())})
+	}
+}
+
+func settingText(key string, v reflect.Value) string {
+	if v.IsZero() {
+		return ""
+	}
+	if secret(key) {
+		return "********"
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+func cutTag(f reflect.StructField) (key, options string, ok bool) {
+	return strings.Cut(f.Tag.Get("yaml"), ",")
+}
+
+func sortedNames(m reflect.Value) []string {
+	var names []string
+	for _, k := range m.MapKeys() {
+		names = append(names, k.String())
+	}
+	slices.Sort(names)
+	return names
+}
