@@ -149,12 +149,12 @@ func (c *Console) ServeConsole(ctx context.Context, conn net.Conn, startup *wire
 	negotiate(k.out, startup)
 	local := k.user == localUser && trusted(conn)
 	if err := c.enter(k, local); err != nil {
-		return k.end(err)
+		return k.end(ctx, err)
 	}
 	defer c.leave(k)
 	if err := k.login(local); err != nil {
 		c.metrics.logins.WithLabelValues("refused").Inc()
-		return k.end(err)
+		return k.end(ctx, err)
 	}
 	c.metrics.logins.WithLabelValues("ok").Inc()
 	c.deps.Logger.LogAttrs(ctx, slog.LevelInfo, "console login", slog.String("author", k.user), slog.String("role", k.role.String()))
@@ -287,12 +287,12 @@ func (k *client) password() error {
 
 // end tells a client that did not get in why. Other errors are connections
 // that ended.
-func (k *client) end(err error) error {
+func (k *client) end(ctx context.Context, err error) error {
 	f, ok := errors.AsType[*failure](err)
 	if !ok {
 		return err
 	}
-	k.c.deps.Logger.LogAttrs(context.Background(), slog.LevelInfo, "console login refused", slog.String("cause", f.message))
+	k.c.deps.Logger.LogAttrs(ctx, slog.LevelInfo, "console login refused", slog.String("cause", f.message))
 	k.send("FATAL", f)
 	return k.flush()
 }

@@ -181,7 +181,8 @@ func (c command) set(rest []word) (command, error) {
 
 // database reads an optional name, and TIMEOUT with seconds.
 func (c command) database(rest []word, timeout, needed bool) (command, error) {
-	if len(rest) > 0 && !(timeout && rest[0].upper() == "TIMEOUT" && len(rest) == 2) {
+	onlyTimeout := timeout && len(rest) == 2 && rest[0].upper() == "TIMEOUT"
+	if len(rest) > 0 && !onlyTimeout {
 		c.arg, rest = rest[0].text, rest[1:]
 	}
 	if timeout && len(rest) == 2 && rest[0].upper() == "TIMEOUT" {

@@ -189,18 +189,16 @@ func (k *client) peers(kind string) [][]any {
 	var rows [][]any
 	for _, s := range k.c.deps.Control.Sessions() {
 		state, wait := "active", time.Duration(0)
-		switch {
-		case s.State == "held":
+		switch s.State {
+		case "held":
 			wait = k.c.deps.Now().Sub(s.StateSince)
 			if kind == "C" {
 				state = "waiting"
 			} else {
 				state = "idle"
 			}
-		case s.State == "idle":
-			state = "idle"
-		case s.State == "login":
-			state = "login"
+		case "idle", "login":
+			state = s.State
 		}
 		secure := ""
 		if s.TLS && kind == "C" {
