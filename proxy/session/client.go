@@ -170,6 +170,10 @@ func (s *Session) needMore(n int) action {
 // waitReplies waits for replies that are owed. Those of a pipeline without a
 // Sync come at a Flush, which is put in once.
 func (s *Session) waitReplies() action {
+	if s.copyIn { // the server waits, too: for data
+		s.failInCopy()
+		return discard
+	}
 	if s.seg.open && !s.head.flushed {
 		s.ToServer.Forward(flushMessage)
 		s.head.flushed = true

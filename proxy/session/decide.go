@@ -280,10 +280,11 @@ func (s *Session) refuseToCommit(d *policy.Decision) bool {
 // implicit transaction begun before read-only whose time is over; nil when it
 // may commit.
 func (s *Session) pastReadOnly() *policy.Refusal {
-	if s.blockAtEnd() {
+	refusal := s.late()
+	if refusal == nil || s.blockAtEnd() {
 		return nil
 	}
-	return s.late()
+	return refusal
 }
 
 // late returns the refusal for a COMMIT where the transaction began before

@@ -127,14 +127,7 @@ func (s *Session) longName() action {
 
 // renaming reports whether SQL that gives or takes names of statements is
 // under way.
-func (s *Session) renaming() bool {
-	for seq := s.out.first; seq < s.out.next; seq++ {
-		if r := s.out.at(seq); r.batch != nil && (renames(r.batch) || preparesUnseen(r.batch)) {
-			return true
-		}
-	}
-	return false
-}
+func (s *Session) renaming() bool { return s.out.renamers > 0 }
 
 // waitNames waits until it is known what a name stands for.
 func (s *Session) waitNames() action {
@@ -371,7 +364,8 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	if r == nil {
 		return forward
 	}
-	r.batch, r.began = x.batch, s.host.Now()
+	s.out.runs(r, x.batch)
+	r.began = s.host.Now()
 	s.throttled(r, x.d.Obligations.Throttles)
 	if x.d.Obligations.ReadOnly {
 		r.flags |= readOnly

@@ -145,12 +145,11 @@ func executes(b *inspect.Batch) bool {
 // preparing reports whether a name may be given or taken by something that is
 // owed a reply: SQL's PREPARE or DEALLOCATE, or a Parse.
 func (s *Session) preparing() bool {
+	if s.renaming() {
+		return true
+	}
 	for seq := s.out.first; seq < s.out.next; seq++ {
-		r := s.out.at(seq)
-		if r.kind == 'P' && r.flags&hideBody == 0 {
-			return true
-		}
-		if r.batch != nil && (renames(r.batch) || preparesUnseen(r.batch)) {
+		if r := s.out.at(seq); r.kind == 'P' && r.flags&hideBody == 0 {
 			return true
 		}
 	}

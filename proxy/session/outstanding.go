@@ -40,6 +40,7 @@ type reply struct {
 
 	seq     uint64
 	batch   *inspect.Batch    // Query and Execute: what runs
+	renames bool              // batch may give or take names of statements
 	edit    *edit             // Query: where we put text of ours into the client's
 	refusal *policy.Refusal   // with refuse
 	rule    string            // with refuse: for the journal
@@ -86,6 +87,7 @@ type Outstanding struct {
 
 	boundary   uint64 // sequence number of the youngest Sync, Query or FunctionCall pushed, plus one
 	boundaries int    // how many of them are owed
+	renamers   int    // how many replies are owed that may give or take names of statements
 	skipping   bool   // the server discards everything until the Sync that is still to be sent
 	slack      int    // Syncs inside COPY data: ReadyForQuery may or may not follow
 	slackEnd   uint64 // sequence number of the first reply behind the youngest of them
@@ -145,6 +147,15 @@ func (o *Outstanding) grow() {
 	o.ring = bigger
 }
 
+// runs notes what the message behind a reply runs.
+func (o *Outstanding) runs(r *reply, b *inspect.Batch) {
+	r.batch = b
+	if renames(b) || preparesUnseen(b) {
+		r.renames = true
+		o.renamers++
+	}
+}
+
 // isBoundary reports whether ReadyForQuery answers the message.
 func isBoundary(kind byte) bool { return kind == 'S' || kind == 'Q' || kind == 'F' || kind == 'A' }
 
@@ -160,6 +171,9 @@ func (o *Outstanding) drop() {
 	r := o.at(o.first)
 	if isBoundary(r.kind) {
 		o.boundaries--
+	}
+	if r.renames {
+		o.renamers--
 	}
 	*r = reply{}
 	o.first++

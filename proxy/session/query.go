@@ -120,7 +120,8 @@ func (s *Session) endOfSegment() flag {
 // pushQuery notes that the replies to a Query are owed.
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
-	r.batch, r.began = b, s.host.Now()
+	s.out.runs(r, b)
+	r.began = s.host.Now()
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
 }
@@ -206,7 +207,8 @@ func (s *Session) functionCall(m []byte, size int) action {
 		return discard
 	}
 	r := s.out.push('F', 0)
-	r.batch, r.began = b, s.host.Now()
+	s.out.runs(r, b)
+	r.began = s.host.Now()
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
