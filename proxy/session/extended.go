@@ -268,11 +268,11 @@ func (s *Session) newBlock(b *inspect.Batch) flag {
 	block, written, fresh := s.blockAtEnd(), s.seg.writes, false
 	for i := range b.Statements {
 		st := &b.Statements[i]
-		switch {
-		case st.Kind == inspect.KindBegin || st.Kind == inspect.KindStart:
+		switch st.Kind {
+		case inspect.KindBegin, inspect.KindStart:
 			fresh = fresh || !block && !written
 			block = true
-		case st.Kind == inspect.KindCommit || st.Kind == inspect.KindRollback:
+		case inspect.KindCommit, inspect.KindRollback:
 			block, fresh, written = st.Chain && block, st.Chain && block, false
 		}
 	}
