@@ -237,7 +237,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if err := s.admit(h, user); err != nil {
 		return err
 	}
-	subject := policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: addressOf(h.conn)}
+	subject := policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: h.address()}
 	if r := s.deps.Decider.Current().Connect(&subject, begun); r != nil {
 		return &fatal{sqlstate: r.SQLSTATE, message: r.Message, hint: r.Hint}
 	}
