@@ -191,6 +191,10 @@ type Batch struct {
 	// and Len of all statements are zero, and nobody can cut the text.
 	NoPositions bool
 
+	// FromTokens is set where the grammar did not take the text, so that facts
+	// were read from the tokens: more than they say is promised by none.
+	FromTokens bool
+
 	// Words are the identifier-like words of a text whose class is Unknown,
 	// folded to lower case and sorted. nil means "any word may occur" there.
 	Words []string

@@ -1,10 +1,6 @@
 package pgquery
 
-import (
-	"strings"
-
-	"lockkeeper/inspect/lex"
-)
+import "lockkeeper/inspect/lex"
 
 // maxNesting bounds how deep the tree of a text may become. libpg_query turns
 // the tree into bytes by recursion, on a stack of a fixed size and without a
@@ -92,21 +88,12 @@ func (d *depth) token(kind lex.Kind, text string) {
 		if !d.dot {
 			d.keyword(text)
 		}
-	case lex.Operator:
-		d.operator(text)
+	case lex.Operator, lex.Cast:
+		d.top().operators++
 	case lex.Punct:
 		d.punctuation(text[0])
-	case lex.Cast:
-		d.top().operators++
 	}
 	d.after, d.dot = kind, kind == lex.Punct && text[0] == '.'
-}
-
-// operator counts operators: each plus and minus in one may be one more, for
-// the server may end a token where the lexer did not.
-func (d *depth) operator(text string) {
-	n := strings.Count(text, "+") + strings.Count(text, "-")
-	d.top().operators += max(1, n+1)
 }
 
 func (d *depth) punctuation(c byte) {

@@ -38,7 +38,7 @@ func Parse(text string) (b *inspect.Batch) {
 	}
 	tree, err := pg.Parse(utf)
 	if err != nil {
-		return unknown(whyOf(err), text)
+		return unparsed(whyOf(err), utf, text)
 	}
 	b = &inspect.Batch{Class: inspect.Read, Statements: make([]inspect.Statement, 0, len(tree.Stmts))}
 	for _, raw := range tree.Stmts {
@@ -56,6 +56,17 @@ func Parse(text string) (b *inspect.Batch) {
 		b.Fingerprint = sum
 	}
 	return b
+}
+
+// unparsed returns what the tokens tell of a text that the grammar does not
+// take; utf is the text as the parser was given it.
+func unparsed(why, utf, text string) *inspect.Batch {
+	if why == whySyntax && len(utf) == len(text) {
+		if b := fromTokens(text); b != nil {
+			return b
+		}
+	}
+	return unknown(why, text)
 }
 
 // statement returns the facts about one statement.
