@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"lockkeeper/inspect/lex"
 )
 
 // Limits bound what inspection may cost. Zero means the default.
@@ -16,6 +18,8 @@ type Limits struct {
 	ParseSlots int           // texts being parsed at a time; each may cost 150 times its length in memory
 	ParseBytes int           // the longest text given to the parser, after long runs were cut out of it
 	ParseWait  time.Duration // for a slot; then the text is Unknown
+
+	CommentNesting int // levels of comments in comments; deeper ones would keep the server busy, see Batch.Costly
 }
 
 // The reasons why an Inspector gives a text to no parser; Batch.Why begins
@@ -25,18 +29,24 @@ const (
 	ReasonTooLong  = "longer than the limit for parsing"
 	ReasonBusy     = "parser busy"
 	ReasonCanceled = "inspection cancelled"
+	ReasonNesting  = "comments nested deeper than the limit"
+	ReasonRescans  = "runs of operator characters that the server reads again and again"
 
 	// ParserReason is how a ParseFunc begins the reason for a text that it
 	// could not parse.
 	ParserReason = "parser: "
 )
 
+// maxRescans bounds what the server's lexer reads again in one text, in bytes:
+// a second's work or so.
+const maxRescans = 1 << 28
+
 // slowParse is how long a parse may take before it is counted as slow.
 const slowParse = time.Second
 
 // DefaultLimits returns the limits in force where none are set.
 func DefaultLimits() Limits {
-	return Limits{CacheBytes: 64 << 20, ParseSlots: 4, ParseBytes: 1 << 20, ParseWait: 5 * time.Second}
+	return Limits{CacheBytes: 64 << 20, ParseSlots: 4, ParseBytes: 1 << 20, ParseWait: 5 * time.Second, CommentNesting: 64}
 }
 
 // withDefaults returns l with the default in place of every zero.
@@ -53,6 +63,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.ParseWait == 0 {
 		l.ParseWait = d.ParseWait
+	}
+	if l.CommentNesting == 0 {
+		l.CommentNesting = d.CommentNesting
 	}
 	return l
 }
@@ -71,6 +84,9 @@ func (l Limits) Validate() error {
 	}
 	if l.ParseWait < 0 {
 		errs = append(errs, fmt.Errorf("parse_wait: %s is negative", l.ParseWait))
+	}
+	if l.CommentNesting < 0 {
+		errs = append(errs, fmt.Errorf("comment_nesting: %d is negative", l.CommentNesting))
 	}
 	return errors.Join(errs...)
 }
@@ -107,8 +123,8 @@ func NewInspector(l Limits, parse ParseFunc, reg prometheus.Registerer) *Inspect
 // Lookup returns what is known of the text already, or nil: then Inspect is
 // to be asked, away from the hot path. It does not allocate and does not keep
 // text.
-func (i *Inspector) Lookup(text []byte, lex Lexing) *Batch {
-	if lex.unsure(text) {
+func (i *Inspector) Lookup(text []byte, how Lexing) *Batch {
+	if how.unsure(text) {
 		return nil
 	}
 	b := i.cache.get(text)
@@ -124,18 +140,22 @@ func (i *Inspector) Lookup(text []byte, lex Lexing) *Batch {
 // Inspect returns the facts about a text. It may wait for a parse slot, for a
 // bounded time, and it never returns nil: a text that was not parsed, for
 // whatever reason, comes back as Unknown. It does not keep text.
-func (i *Inspector) Inspect(ctx context.Context, text []byte, lex Lexing) *Batch {
-	b := i.inspect(ctx, text, lex)
+func (i *Inspector) Inspect(ctx context.Context, text []byte, how Lexing) *Batch {
+	b := i.inspect(ctx, text, how)
 	i.metrics.count(b)
 	return b
 }
 
-func (i *Inspector) inspect(ctx context.Context, text []byte, lex Lexing) *Batch {
-	if lex.unsure(text) {
-		return NewUnknown(ReasonLexing, nil)
-	}
-	if b := i.cache.get(text); b != nil {
+func (i *Inspector) inspect(ctx context.Context, text []byte, how Lexing) *Batch {
+	unsure := how.unsure(text)
+	if b := i.cache.get(text); b != nil && !unsure {
 		return b
+	}
+	if why := i.costly(text); why != "" {
+		return &Batch{Class: Unknown, Why: why, Costly: true}
+	}
+	if unsure {
+		return NewUnknown(ReasonLexing, nil)
 	}
 	short := text
 	if len(text) > i.limits.ParseBytes {
@@ -153,6 +173,20 @@ func (i *Inspector) inspect(ctx context.Context, text []byte, lex Lexing) *Batch
 	}
 	i.cache.put(text, b)
 	return b
+}
+
+// costly says why the text would keep whoever reads it busy; "" if it would
+// not. Time is what is limited: 20 kB of nested comments cost the server's
+// lexer four seconds, and it hears no signal meanwhile.
+func (i *Inspector) costly(text []byte) (why string) {
+	switch cost := lex.CostOf(text); {
+	case cost.Nesting > i.limits.CommentNesting:
+		return ReasonNesting
+	case cost.Rescans > maxRescans:
+		return ReasonRescans
+	default:
+		return ""
+	}
 }
 
 // acquire takes a parse slot, or says why there is none.

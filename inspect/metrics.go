@@ -8,9 +8,9 @@ import (
 
 // metrics are the inspector's; see docs/reference/metrics.
 type metrics struct {
-	hits, misses, slow                     prometheus.Counter
-	seconds                                prometheus.Histogram
-	lexing, tooLong, busy, canceled, other prometheus.Counter
+	hits, misses, slow, fromTokens                 prometheus.Counter
+	seconds                                        prometheus.Histogram
+	lexing, tooLong, busy, canceled, costly, other prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
@@ -28,6 +28,8 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 		hits:   counter("cache_hits_total", "Texts whose facts were in the cache."),
 		misses: counter("cache_misses_total", "Texts whose facts were not in the cache."),
 		slow:   counter("slow_parses_total", "Parses that took longer than a second."),
+		fromTokens: counter("from_tokens_total",
+			"Texts that the grammar did not take, so that facts were read from their tokens: mistakes, or the grammar of a newer server."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "lockkeeper_inspect_parse_seconds",
 			Help:    "Time the parser took for one text.",
@@ -37,12 +39,13 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 		tooLong:  unknown.WithLabelValues("too_long"),
 		busy:     unknown.WithLabelValues("busy"),
 		canceled: unknown.WithLabelValues("canceled"),
+		costly:   unknown.WithLabelValues("costly"),
 		other:    unknown.WithLabelValues("parser"),
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.hits, m.misses, m.slow, m.seconds, unknown,
+	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.seconds, unknown,
 		gauge("cache_bytes", "Estimated size of the cache.", func() float64 { return float64(i.cache.sizeBytes()) }),
 		gauge("parse_slots_used", "Texts being parsed.", func() float64 { return float64(len(i.slots)) }),
 		gauge("parse_slots", "Texts that may be parsed at a time.", func() float64 { return float64(cap(i.slots)) }))
@@ -52,7 +55,11 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 // count counts a batch that could not be classified, by its reason.
 func (m *metrics) count(b *Batch) {
 	switch {
+	case b.FromTokens:
+		m.fromTokens.Inc()
 	case b.Why == "":
+	case b.Costly:
+		m.costly.Inc()
 	case strings.HasPrefix(b.Why, ReasonLexing):
 		m.lexing.Inc()
 	case strings.HasPrefix(b.Why, ReasonTooLong):

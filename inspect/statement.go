@@ -187,6 +187,10 @@ type Batch struct {
 	Why         string      // why the text was not classified (parser error, too long …); "" when it was
 	Fingerprint uint64      // equal for texts that differ in literals only; 0 when unknown
 
+	// Costly is set where reading the text would keep a server's process busy
+	// for long, deaf to signals: it is refused whatever the policy says.
+	Costly bool
+
 	// NoPositions is set where a shortened form of the text was parsed: Start
 	// and Len of all statements are zero, and nobody can cut the text.
 	NoPositions bool

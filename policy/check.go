@@ -17,6 +17,7 @@ const (
 	CheckPause       = "pause"
 	CheckUnknownText = "unknown-text"
 	CheckNoPolicy    = "no-policy"
+	CheckCostlyText  = "costly-text"
 )
 
 var checks = [...]Check{
@@ -25,6 +26,7 @@ var checks = [...]Check{
 	{"ddl-timeouts", "DDL that waits for a strong lock, or holds it, for too long.", false},
 	{"throttle", "Statements or rows that come faster than a rule allows.", false},
 	{CheckUnknownText, "Text that could not be classified.", true},
+	{CheckCostlyText, "Text that would keep the server's lexer busy for seconds or hours.", true},
 	{CheckReadOnly, "Changes while a database is read-only.", true},
 	{CheckFreeze, "DDL while DDL is frozen.", true},
 	{CheckPause, "New transactions while their sender is paused.", true},

@@ -66,6 +66,7 @@ func examples(t *testing.T) []told {
 	throttled := &Snapshot{Policy: parse(t, fenced(string(page), "yaml")[0])}
 	return []told{
 		{"unbounded-write", contained(t), outside(batch(remove))},
+		{"costly-text", contained(t), outside(&inspect.Batch{Why: inspect.ReasonNesting, Costly: true})},
 		{"unknown-text", contained(t), outside(block)},
 		{"read-only", contained(t, until), outside(batch(update("res_partner", inspect.BoundKeyed)))},
 		{"freeze", contained(t, freeze), outside(batch(alterTable("sale_order")))},

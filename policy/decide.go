@@ -10,13 +10,17 @@ import (
 // Decide says what becomes of a request. It never blocks and never fails, and
 // does not allocate where a statement is allowed without more ado.
 //
-// Containments are asked first, then the rules for each statement of the
+// Text that would keep the server busy is refused whatever else holds.
+// Otherwise containments are asked first, then the rules for each statement of the
 // batch, and for each relation of a statement: there the first matching rule
 // with an action decides, and the strictest of these decisions counts. What
 // throttle and ddl ask for adds up over all matching rules.
 func (s *Snapshot) Decide(r *Request) Decision {
 	if s == nil || s.Policy == nil {
 		return Decision{Verdict: Refuse, Rule: CheckNoPolicy, Refusal: noPolicyRefusal()}
+	}
+	if r.Batch.Costly {
+		return Decision{Verdict: Refuse, Rule: CheckCostlyText, Refusal: costlyRefusal(r.Batch.Why)}
 	}
 	var o Obligations
 	if refusal, by := s.contain(r, &o); refusal != nil {

@@ -321,6 +321,16 @@ func noPolicyRefusal() *Refusal {
 	}
 }
 
+// costlyRefusal is for text that no server should have to read.
+func costlyRefusal(why string) *Refusal {
+	return &Refusal{
+		SQLSTATE: sqlstate.StatementTooComplex,
+		Message:  "refused: reading this text would keep the server busy",
+		Detail:   "The text has " + why + ".",
+		Hint:     "Take the comments out; if the text is meant to be so, ask lockkeeper's operator to raise limits.comment_nesting.",
+	}
+}
+
 // title names the containment at the beginning of a sentence.
 func (c *Containment) title() string {
 	switch c.Kind {

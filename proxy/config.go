@@ -79,6 +79,7 @@ type Limits struct {
 	CacheBytes     int64         `yaml:"cache_bytes"`     // facts kept
 	ParseSlots     int           `yaml:"parse_slots"`     // texts being parsed at a time
 	ParseBytes     int           `yaml:"parse_bytes"`     // the longest text given to the parser
+	CommentNesting int           `yaml:"comment_nesting"` // levels of comments in comments; deeper ones are refused
 	LoginTimeout   time.Duration `yaml:"login_timeout"`   // from accept to the first ReadyForQuery
 	ConnectTimeout time.Duration `yaml:"connect_timeout"` // to one address of a server
 
@@ -115,7 +116,7 @@ func Default() Config {
 		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
-			ParseSlots: 2, ParseBytes: 4 << 20, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
+			ParseSlots: 2, ParseBytes: 4 << 20, CommentNesting: 64, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
 			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10, Logins: 1000,
 		},
 	}
@@ -137,6 +138,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.CacheBytes, d.Limits.CacheBytes)
 	orInt(&l.ParseSlots, d.Limits.ParseSlots)
 	orInt(&l.ParseBytes, d.Limits.ParseBytes)
+	orInt(&l.CommentNesting, d.Limits.CommentNesting)
 	orInt(&l.LoginTimeout, d.Limits.LoginTimeout)
 	orInt(&l.ConnectTimeout, d.Limits.ConnectTimeout)
 	orInt(&l.ShutdownTimeout, d.Limits.ShutdownTimeout)
@@ -238,6 +240,7 @@ func (l *Limits) validate() error {
 		{"cache_bytes", l.CacheBytes},
 		{"parse_slots", int64(l.ParseSlots)},
 		{"parse_bytes", int64(l.ParseBytes)},
+		{"comment_nesting", int64(l.CommentNesting)},
 		{"login_timeout", int64(l.LoginTimeout)},
 		{"connect_timeout", int64(l.ConnectTimeout)},
 		{"connect_hold", int64(l.ConnectHold)},

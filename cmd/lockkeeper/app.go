@@ -139,7 +139,7 @@ func (a *app) close() error {
 
 // inspectLimits takes the inspector's limits from the proxy's.
 func inspectLimits(l *proxy.Limits) inspect.Limits {
-	return inspect.Limits{CacheBytes: l.CacheBytes, ParseSlots: l.ParseSlots, ParseBytes: l.ParseBytes}
+	return inspect.Limits{CacheBytes: l.CacheBytes, ParseSlots: l.ParseSlots, ParseBytes: l.ParseBytes, CommentNesting: l.CommentNesting}
 }
 
 func buildInfo() prometheus.Collector {

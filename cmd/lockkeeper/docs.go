@@ -257,6 +257,7 @@ func bounds() []bound {
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},
 		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_inspect_cache_bytes`"},
 		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
+		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001)", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},

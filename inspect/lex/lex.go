@@ -51,7 +51,8 @@ type Lexer struct {
 	Rescans int
 
 	pos    int
-	runEnd int // of the run of operator characters around pos, where one has been measured
+	runEnd int  // of the run of operator characters around pos, where one has been measured
+	part   part // likewise
 }
 
 // Next returns the next token; EOF at the end, and again thereafter.
@@ -340,26 +341,48 @@ func (l *Lexer) dollar() Kind {
 // comment, without the plus and minus signs at its end unless one of the
 // characters that no SQL operator has is among them.
 func (l *Lexer) operator() Kind {
-	end, special := l.pos, false
+	if l.pos >= l.part.end {
+		l.measure()
+	}
+	if l.pos+1 < l.part.end || l.pos+1 < len(l.Text) && classes[l.Text[l.pos+1]] == operatorClass {
+		l.rescan()
+	}
+	switch {
+	case l.part.special >= l.pos:
+		l.pos = l.part.end
+	case l.part.unsigned >= l.pos:
+		l.pos = l.part.unsigned + 1
+	default:
+		l.pos++
+	}
+	return Operator
+}
+
+// part is a run of operator characters that begins at a token, up to a comment
+// or to its end, and what its tokens depend on. It is measured once for all of
+// them.
+type part struct {
+	end      int
+	special  int // the last character that no SQL operator has; -1 for none
+	unsigned int // the last character but plus and minus; -1 for none
+}
+
+func (l *Lexer) measure() {
+	l.part = part{special: -1, unsigned: -1}
+	end := l.pos
 	for end < len(l.Text) && classes[l.Text[end]] == operatorClass {
 		c := l.Text[end]
 		if end > l.pos && (c == '-' && l.at(end+1) == '-' || c == '/' && l.at(end+1) == '*') {
 			break
 		}
 		switch c {
+		case '+', '-':
 		case '~', '!', '@', '#', '^', '&', '|', '`', '?', '%':
-			special = true
+			l.part.special, l.part.unsigned = end, end
+		default:
+			l.part.unsigned = end
 		}
 		end++
 	}
-	if end-l.pos > 1 || classes[l.at(end)] == operatorClass {
-		l.rescan()
-	}
-	if !special {
-		for end-l.pos > 1 && (l.Text[end-1] == '+' || l.Text[end-1] == '-') {
-			end--
-		}
-	}
-	l.pos = end
-	return Operator
+	l.part.end = end
 }

@@ -17,8 +17,9 @@ type layer struct {
 // downward only. A name that ends in /... stands for a package and all below
 // it. A package that is not here has no place in the layering yet: give it one.
 var layers = []layer{
-	{"inspect", []string{"internal/sqlstate"}},
-	{"inspect/pgquery", []string{"inspect"}},
+	{"inspect/lex", nil},
+	{"inspect", []string{"inspect/lex", "internal/sqlstate"}},
+	{"inspect/pgquery", []string{"inspect", "inspect/lex"}},
 	{"inspect/catalog", []string{"inspect"}},
 
 	{"policy", []string{"inspect", "policy/checks", "internal/sqlstate"}},

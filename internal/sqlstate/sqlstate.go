@@ -21,6 +21,7 @@ const (
 	NotInPrerequisiteState    = "55000" // the database takes no new connections
 	TooManyConnections        = "53300" // the session limit is reached
 	ProgramLimitExceeded      = "54000" // a text too long to be inspected
+	StatementTooComplex       = "54001" // a text that would keep the server's lexer busy
 	LockNotAvailable          = "55P03" // try again in a moment: Odoo runs the whole request again
 	QueryCanceled             = "57014" // an operator cancelled the statement
 	AdminShutdown             = "57P01" // lockkeeper is shutting down, or an operator ended the session
