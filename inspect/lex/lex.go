@@ -68,12 +68,12 @@ func (l *Lexer) Next() Token {
 
 // read passes over the token that begins with c.
 func (l *Lexer) read(c byte) Kind {
-	switch classes[c] {
-	case letterClass:
+	switch class := classes[c]; {
+	case class == letterClass:
 		return l.word(c)
-	case digitClass:
+	case class == digitClass:
 		return l.number()
-	case operatorClass:
+	case class == operatorClass:
 		return l.operator()
 	}
 	switch c {

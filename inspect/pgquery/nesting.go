@@ -83,14 +83,12 @@ type depth struct {
 func (d *depth) top() *level { return &d.levels[len(d.levels)-1] }
 
 func (d *depth) token(kind lex.Kind, text string) {
-	switch kind {
-	case lex.Word:
-		if !d.dot {
-			d.keyword(text)
-		}
-	case lex.Operator, lex.Cast:
+	switch {
+	case kind == lex.Word && !d.dot:
+		d.keyword(text)
+	case kind == lex.Operator, kind == lex.Cast:
 		d.top().operators++
-	case lex.Punct:
+	case kind == lex.Punct:
 		d.punctuation(text[0])
 	}
 	d.after, d.dot = kind, kind == lex.Punct && text[0] == '.'

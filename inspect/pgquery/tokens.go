@@ -28,7 +28,7 @@ func fromTokens(text string) *inspect.Batch {
 	b, known := &inspect.Batch{Class: inspect.Read}, false
 	for start := 0; start < len(toks); {
 		end := start
-		for end < len(toks) && !(toks[end].depth == 0 && toks[end].is(";")) {
+		for end < len(toks) && (toks[end].depth > 0 || !toks[end].is(";")) {
 			end++
 		}
 		if end > start {
