@@ -68,13 +68,14 @@ func (l *Lexer) Next() Token {
 
 // read passes over the token that begins with c.
 func (l *Lexer) read(c byte) Kind {
-	switch class := classes[c]; {
-	case class == letterClass:
+	switch classes[c] {
+	case letterClass:
 		return l.word(c)
-	case class == digitClass:
+	case digitClass:
 		return l.number()
-	case class == operatorClass:
+	case operatorClass:
 		return l.operator()
+	case otherClass, spaceClass:
 	}
 	switch c {
 	case '\'':
