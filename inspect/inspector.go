@@ -124,7 +124,7 @@ func NewInspector(l Limits, parse ParseFunc, reg prometheus.Registerer) *Inspect
 // to be asked, away from the hot path. It does not allocate and does not keep
 // text.
 func (i *Inspector) Lookup(text []byte, how Lexing) *Batch {
-	if how.unsure(text) {
+	if how.differs(text) {
 		return nil
 	}
 	b := i.cache.get(text)
@@ -147,15 +147,30 @@ func (i *Inspector) Inspect(ctx context.Context, text []byte, how Lexing) *Batch
 }
 
 func (i *Inspector) inspect(ctx context.Context, text []byte, how Lexing) *Batch {
-	unsure := how.unsure(text)
-	if b := i.cache.get(text); b != nil && !unsure {
+	if !how.differs(text) {
+		return i.standard(ctx, text)
+	}
+	if how.Uncertain {
+		if why := i.costly(text); why != "" {
+			return &Batch{Class: Unknown, Why: why, Costly: true}
+		}
+		return NewUnknown(ReasonLexing, nil)
+	}
+	same := how.standard(text)
+	b := i.standard(ctx, same)
+	if len(same) != len(text) {
+		return b.withoutPositions()
+	}
+	return b
+}
+
+// standard is inspect for a text that reads as the parser reads it.
+func (i *Inspector) standard(ctx context.Context, text []byte) *Batch {
+	if b := i.cache.get(text); b != nil {
 		return b
 	}
 	if why := i.costly(text); why != "" {
 		return &Batch{Class: Unknown, Why: why, Costly: true}
-	}
-	if unsure {
-		return NewUnknown(ReasonLexing, nil)
 	}
 	short := text
 	if len(text) > i.limits.ParseBytes {
@@ -218,8 +233,8 @@ func (i *Inspector) parseInSlot(text string) *Batch {
 	return b
 }
 
-// withoutPositions returns b for a text of which only a shortened form was
-// parsed: where its statements stand is not known.
+// withoutPositions returns b for a text that was parsed in another form:
+// where its statements stand in it is not known.
 func (b *Batch) withoutPositions() *Batch {
 	c := *b
 	c.NoPositions = true

@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"lockkeeper/inspect/lex"
 )
 
 // plain is how most sessions read: standard strings, UTF-8.
@@ -121,38 +123,64 @@ func TestLongTextsAreNotCached(t *testing.T) {
 }
 
 func TestAmbiguousTextsAreUnknown(t *testing.T) {
-	escapes := LexingFor("off", "UTF8")
 	unsafeBytes := LexingFor("on", "SJIS")
 	tests := []struct {
 		name string
-		lex  Lexing
+		how  Lexing
 		text string
 		want bool // is it parsed?
 	}{
 		{"backslash, standard strings", plain, `SELECT '\'`, true},
-		{"backslash, escape strings", escapes, `SELECT '\'`, false},
-		{"no backslash, escape strings", escapes, `SELECT 'x'`, true},
+		{"backslash, strings of an unknown kind", LexingFor("", "UTF8"), `SELECT '\'`, false},
+		{"no backslash, escape strings", LexingFor("off", "UTF8"), `SELECT 'x'`, true},
 		{"high byte, UTF-8", plain, "SELECT 'é'", true},
-		{"high byte, SJIS", unsafeBytes, "SELECT '\x83\x5c'", false},
+		{"high byte, an unknown encoding", LexingFor("on", "KLINGON"), "SELECT '\x83\x5c'", false},
 		{"ASCII, SJIS", unsafeBytes, `SELECT '\'`, true},
-		{"both", Lexing{EscapeStrings: true, UnsafeBytes: true}, "SELECT 'é'", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var p fakeParser
 			i := NewInspector(Limits{}, p.parse, nil)
 			i.Inspect(t.Context(), []byte(test.text), plain) // known from another session
-			b := i.Inspect(t.Context(), []byte(test.text), test.lex)
+			b := i.Inspect(t.Context(), []byte(test.text), test.how)
 			if parsed := b.Why == ""; parsed != test.want {
 				t.Errorf("parsed: %v, want %v (%s)", parsed, test.want, b.Why)
 			}
 			if b.Class == Unknown && (b.Words != nil || !b.Mentions("anything")) {
 				t.Errorf("words of a text that cannot be read: %v", b.Words)
 			}
-			if known := i.Lookup([]byte(test.text), test.lex) != nil; known != test.want {
+			if known := i.Lookup([]byte(test.text), test.how) != nil; known != test.want {
 				t.Errorf("Lookup knows it: %v, want %v", known, test.want)
 			}
 		})
+	}
+}
+
+// TestTextsAreReadAsTheServerReadsThem gives the parser the text that means
+// the same to it.
+func TestTextsAreReadAsTheServerReadsThem(t *testing.T) {
+	for _, test := range []struct {
+		how          Lexing
+		text, parsed string
+		moved        bool // are positions unknown?
+	}{
+		{LexingFor("off", "UTF8"), `SELECT '\', 'x'`, `SELECT  E'\', 'x'`, true},
+		{LexingFor("off", "UTF8"), `SELECT 'a\'' --'`, `SELECT  E'a\'' --'`, true},
+		{LexingFor("off", "UTF8"), `SELECT N'a\'b', E'\'', $$\$$`, `SELECT NCHAR E'a\'b', E'\'', $$\$$`, true},
+		{LexingFor("off", "UTF8"), `SELECT "\", $$'\'$$`, `SELECT "\", $$'\'$$`, false},
+		{LexingFor("on", "SJIS"), "SELECT '\x83\x5c', \xb1'\\'", "SELECT '\x83\xdc', \xb1'\\'", false},
+		{LexingFor("off", "SJIS"), "SELECT '\x83\x5c'", "SELECT '\x83\xdc'", false},
+		{LexingFor("on", "GBK"), "SELECT '\xbf\x5c'", "SELECT '\xbf\xdc'", false},
+		{LexingFor("on", "GB18030"), "SELECT '\x81\x30\x81\x30'", "SELECT '\x81\xb0\x81\xb0'", false},
+		{LexingFor("on", "JOHAB"), "SELECT '\x8f\x7c\x7d\x88\x41'", "SELECT '\x8f\xfc\xfd\x88\xc1'", false},
+		{LexingFor("on", "BIG5"), "SELECT '\xa4", "SELECT '\xa4", false},
+	} {
+		var p fakeParser
+		i := NewInspector(Limits{}, p.parse, nil)
+		b := i.Inspect(t.Context(), []byte(test.text), test.how)
+		if len(p.texts) != 1 || p.texts[0] != test.parsed || b.NoPositions != test.moved {
+			t.Errorf("%q was parsed as %q, want %q; positions %v", test.text, p.texts, test.parsed, !b.NoPositions)
+		}
 	}
 }
 
@@ -168,15 +196,17 @@ func TestLexingFor(t *testing.T) {
 		{"on", "WIN1252", Lexing{}},
 		{"on", "EUC_JIS_2004", Lexing{}},
 		{"off", "UTF8", Lexing{EscapeStrings: true}},
-		{"", "UTF8", Lexing{EscapeStrings: true}},
-		{"on", "", Lexing{UnsafeBytes: true}},
-		{"on", "SJIS", Lexing{UnsafeBytes: true}},
-		{"on", "GBK", Lexing{UnsafeBytes: true}},
-		{"on", "BIG5", Lexing{UnsafeBytes: true}},
-		{"on", "UHC", Lexing{UnsafeBytes: true}},
-		{"on", "GB18030", Lexing{UnsafeBytes: true}},
-		{"on", "JOHAB", Lexing{UnsafeBytes: true}},
-		{"on", "SHIFT_JIS_2004", Lexing{UnsafeBytes: true}},
+		{"", "UTF8", Lexing{Uncertain: true}},
+		{"on", "", Lexing{Uncertain: true}},
+		{"on", "KLINGON", Lexing{Uncertain: true}},
+		{"on", "SJIS", Lexing{Characters: lex.ShiftJIS}},
+		{"on", "Windows-949", Lexing{Characters: lex.TwoBytes}},
+		{"on", "GBK", Lexing{Characters: lex.TwoBytes}},
+		{"on", "BIG5", Lexing{Characters: lex.TwoBytes}},
+		{"off", "UHC", Lexing{EscapeStrings: true, Characters: lex.TwoBytes}},
+		{"on", "GB18030", Lexing{Characters: lex.GB18030}},
+		{"on", "JOHAB", Lexing{Characters: lex.Johab}},
+		{"on", "SHIFT_JIS_2004", Lexing{Characters: lex.ShiftJIS}},
 	}
 	for _, test := range tests {
 		if got := LexingFor(test.strings, test.encoding); got != test.want {
@@ -259,7 +289,7 @@ func TestMetricsOfInspection(t *testing.T) {
 	i.Lookup(known, plain)
 	i.Inspect(t.Context(), known, plain)
 	i.Lookup(known, plain)
-	i.Inspect(t.Context(), []byte(`SELECT '\'`), LexingFor("off", "UTF8"))
+	i.Inspect(t.Context(), []byte(`SELECT '\'`), LexingFor("", "UTF8"))
 	i.Inspect(t.Context(), []byte(strings.Repeat("SELECT 1;", 100)), plain)
 	want := map[string]float64{
 		"lockkeeper_inspect_cache_hits_total":   1,

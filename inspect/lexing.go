@@ -1,6 +1,10 @@
 package inspect
 
-import "strings"
+import (
+	"strings"
+
+	"lockkeeper/inspect/lex"
+)
 
 // safeEncodings are the client encodings in which no byte of a multi-byte
 // character is ASCII, as normalised by encodingName. Source: the manual,
@@ -16,14 +20,24 @@ var safeEncodings = []string{
 	"windows1257", "windows1258", "windows866", "windows874",
 }
 
+// unsafeEncodings are the others, with how long their characters are.
+var unsafeEncodings = map[string]lex.Characters{
+	"big5": lex.TwoBytes, "gb18030": lex.GB18030, "gbk": lex.TwoBytes, "johab": lex.Johab, "mskanji": lex.ShiftJIS, "shiftjis": lex.ShiftJIS,
+	"shiftjis2004": lex.ShiftJIS, "sjis": lex.ShiftJIS, "uhc": lex.TwoBytes, "win932": lex.ShiftJIS, "win936": lex.TwoBytes,
+	"win949": lex.TwoBytes, "win950": lex.TwoBytes, "windows932": lex.ShiftJIS, "windows936": lex.TwoBytes, "windows949": lex.TwoBytes,
+	"windows950": lex.TwoBytes,
+}
+
 // LexingFor says how the server reads a session's texts, from the values of
-// the two settings as ParameterStatus reports them. A value that is not known
-// to be safe, the empty one included, is taken for unsafe.
+// the two settings as ParameterStatus reports them. A value that is not known,
+// the empty one included, makes it uncertain.
 func LexingFor(standardConformingStrings, clientEncoding string) Lexing {
-	return Lexing{
-		EscapeStrings: standardConformingStrings != "on",
-		UnsafeBytes:   !contains(safeEncodings, encodingName(clientEncoding)),
-	}
+	l := Lexing{EscapeStrings: standardConformingStrings == "off"}
+	encoding := encodingName(clientEncoding)
+	characters, long := unsafeEncodings[encoding]
+	l.Characters = characters
+	l.Uncertain = !l.EscapeStrings && standardConformingStrings != "on" || !long && !contains(safeEncodings, encoding)
+	return l
 }
 
 // encodingName normalises an encoding's name as the server does: letters and
@@ -54,13 +68,25 @@ func contains(sorted []string, s string) bool {
 	return lo < len(sorted) && sorted[lo] == s
 }
 
-// unsure reports whether the server may read the text otherwise than a parser
+// differs reports whether the server may read the text otherwise than a parser
 // does that knows only standard-conforming strings and ASCII-safe encodings.
-func (l Lexing) unsure(text []byte) bool {
-	if l.EscapeStrings && hasByte(text, '\\') {
+func (l Lexing) differs(text []byte) bool {
+	if (l.EscapeStrings || l.Uncertain) && hasByte(text, '\\') {
 		return true
 	}
-	return l.UnsafeBytes && hasHighByte(text)
+	return (l.Characters != lex.ASCIISafe || l.Uncertain) && hasHighByte(text)
+}
+
+// standard returns a text that such a parser reads as the server reads this
+// one.
+func (l Lexing) standard(text []byte) []byte {
+	if l.Characters != lex.ASCIISafe {
+		text = l.Characters.Letters(text)
+	}
+	if l.EscapeStrings {
+		text = lex.Standard(text)
+	}
+	return text
 }
 
 func hasByte(text []byte, c byte) bool {

@@ -191,7 +191,7 @@ type Batch struct {
 	// for long, deaf to signals: it is refused whatever the policy says.
 	Costly bool
 
-	// NoPositions is set where a shortened form of the text was parsed: Start
+	// NoPositions is set where another form of the text was parsed: Start
 	// and Len of all statements are zero, and nobody can cut the text.
 	NoPositions bool
 
