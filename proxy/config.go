@@ -10,12 +10,13 @@ import (
 	"time"
 )
 
-// Config is what the proxy needs to serve: the keys listen, server, tls and
-// limits of lockkeeper.yaml.
+// Config is what the proxy needs to serve: the keys listen, server, tls, tcp
+// and limits of lockkeeper.yaml.
 type Config struct {
 	Listen  Listen            `yaml:"listen"`
 	Servers map[string]Target `yaml:"server"` // database → server; "*" is every other database
 	TLS     ClientTLS         `yaml:"tls"`
+	TCP     TCP               `yaml:"tcp"`
 	Limits  Limits            `yaml:"limits"`
 }
 
@@ -53,6 +54,8 @@ type Target struct {
 	ApplicationNameAddHost bool `yaml:"application_name_add_host"`
 
 	SSLNegotiation string `yaml:"sslnegotiation"` // postgres (default): ask for TLS; direct: begin with it (PostgreSQL 17)
+
+	tcp TCP // Config.TCP, put here by withDefaults
 
 	// Control is lockkeeper's own login on that server: a libpq connection
 	// string for a role with pg_monitor and pg_signal_backend. Empty: locks,
@@ -114,6 +117,7 @@ func Default() Config {
 	return Config{
 		Listen: Listen{TCP: []string{"127.0.0.1:6433"}, UnixMode: 0o777},
 		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
+		TCP:    TCP{KeepaliveIdle: 15 * time.Second, KeepaliveInterval: 15 * time.Second, KeepaliveCount: 9},
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, CommentNesting: 64, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
@@ -131,6 +135,7 @@ func (c Config) withDefaults() Config {
 	if c.Listen.UnixMode == 0 {
 		c.Listen.UnixMode = d.Listen.UnixMode
 	}
+	c.TCP.withDefaults(&d.TCP)
 	l := &c.Limits
 	orInt(&l.Sessions, d.Limits.Sessions)
 	orInt(&l.StatementBytes, d.Limits.StatementBytes)
@@ -155,6 +160,7 @@ func (c Config) withDefaults() Config {
 		if t.SSLMode == "" {
 			t.SSLMode = "prefer"
 		}
+		t.tcp = c.TCP
 		c.Servers[key] = t
 	}
 	return c
@@ -224,7 +230,7 @@ func (c Config) Validate() error {
 	if err := c.TLS.validate(); err != nil {
 		complain("tls: %w", err)
 	}
-	all = append(all, c.Limits.validate())
+	all = append(all, c.TCP.validate(), c.Limits.validate())
 	return errors.Join(all...)
 }
 

@@ -107,6 +107,10 @@ func (t *Target) open(ctx context.Context, e *endpoint, a attempt) (*connected, 
 	if err != nil {
 		return nil, fmt.Errorf("connect to server: %w", err)
 	}
+	if err := t.tcp.apply(conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
 	if !a.tls {
 		return &connected{Conn: conn}, nil
 	}

@@ -122,6 +122,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // Listen opens every configured listener. A stale socket file is replaced.
 func (s *Server) Listen(ctx context.Context) error {
 	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // as PostgreSQL: TCP's options are not all Multipath TCP's
 	for _, address := range s.cfg.Listen.TCP {
 		l, err := lc.Listen(ctx, "tcp", address)
 		if err != nil {

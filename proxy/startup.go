@@ -24,6 +24,9 @@ import (
 func (s *Server) handle(c net.Conn, leave func()) {
 	defer func() { _ = c.Close() }() // already closed in most cases
 	begun := s.deps.Now()
+	if err := s.cfg.TCP.apply(c); err != nil {
+		return // it has ended already
+	}
 	if err := c.SetReadDeadline(begun.Add(s.cfg.Limits.LoginTimeout)); err != nil {
 		return
 	}

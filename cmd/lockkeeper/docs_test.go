@@ -47,7 +47,7 @@ func TestReferenceConfigHasEveryKeyAtItsDefault(t *testing.T) {
 	want := defaults()
 	for name, pair := range map[string][2]any{
 		"listen.tcp": {got.Listen.TCP, want.Listen.TCP}, "listen.unix_mode": {got.Listen.UnixMode, want.Listen.UnixMode},
-		"tls": {got.TLS, want.TLS}, "limits": {got.Limits, want.Limits},
+		"tls": {got.TLS, want.TLS}, "tcp": {got.TCP, want.TCP}, "limits": {got.Limits, want.Limits},
 		"journal": {withoutClock(&got.Journal), withoutClock(&want.Journal)},
 	} {
 		if fmt.Sprint(pair[0]) != fmt.Sprint(pair[1]) {
