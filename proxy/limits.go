@@ -92,12 +92,8 @@ type greetings struct {
 func (g *greetings) begin(c net.Conn, limit int) (end func(), evicted bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if oldest := g.waiting.Front(); oldest != nil && g.waiting.Len() >= limit {
-		if victim, ok := oldest.Value.(net.Conn); ok {
-			_ = victim.Close() // its reader finds out
-		}
-		g.waiting.Remove(oldest)
-		evicted = true
+	if g.waiting.Len() >= limit {
+		evicted = g.evictOldest()
 	}
 	e := g.waiting.PushBack(c)
 	return func() {
@@ -105,6 +101,26 @@ func (g *greetings) begin(c net.Conn, limit int) (end func(), evicted bool) {
 		defer g.mu.Unlock()
 		g.waiting.Remove(e) // does nothing if it was removed
 	}, evicted
+}
+
+// evict disconnects the oldest and reports whether there was one.
+func (g *greetings) evict() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.evictOldest()
+}
+
+// evictOldest is evict with the mutex held.
+func (g *greetings) evictOldest() bool {
+	oldest := g.waiting.Front()
+	if oldest == nil {
+		return false
+	}
+	if victim, ok := oldest.Value.(net.Conn); ok {
+		_ = victim.Close() // its reader finds out
+	}
+	g.waiting.Remove(oldest)
+	return true
 }
 
 func (g *greetings) count() int {

@@ -44,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		sessionLimit:    counter("lockkeeper_session_limit_refusals_total", "Connections refused because limits.sessions was reached."),
 		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
-		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins.", "limit"),
+		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
@@ -90,6 +90,8 @@ func gauges(reg prometheus.Registerer, s *Server) {
 	gauge("lockkeeper_greetings", "Clients that have not said who they are.", func() float64 { return float64(s.greetings.count()) })
 	gauge("lockkeeper_connect_held", "Clients that are held until a server can be reached.", func() float64 { return float64(s.held.Load()) })
 	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
+	gauge("lockkeeper_descriptors", "File descriptors of clients and of the server connections for them.", func() float64 { return float64(s.descriptorsUsed()) })
+	gauge("lockkeeper_descriptors_limit", "File descriptors that they may have: what the process may open, less a reserve for operators and the journal.", func() float64 { return float64(s.descriptors.clients) })
 	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 {
 		n := 0
 		for _, c := range s.all() {

@@ -60,8 +60,10 @@ type Server struct {
 	balancers []netip.Prefix // send a PROXY header
 	greetings greetings
 	places    places
-	held      atomic.Int64  // clients that wait for a server
-	cancels   chan struct{} // one token for each cancel request being passed on
+
+	descriptors descriptors
+	held        atomic.Int64  // clients that wait for a server
+	cancels     chan struct{} // one token for each cancel request being passed on
 
 	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
@@ -99,7 +101,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, deps: deps, pacer: newPacer(), budget: engine.NewBudget(cfg.Limits.CollectedBytes),
-		cancels: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{},
+		cancels: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{}, descriptors: ownDescriptors(),
 	}
 	if s.lookup = deps.LookupHost; s.lookup == nil {
 		s.lookup = net.DefaultResolver.LookupHost
@@ -195,6 +197,7 @@ func (s *Server) Addresses() []net.Addr {
 // Serve accepts clients on every listener until Shutdown, and then returns
 // ErrServerClosed; any other error ends all listeners.
 func (s *Server) Serve() error {
+	s.warnOfDescriptors()
 	s.mu.Lock()
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
@@ -257,8 +260,9 @@ func (s *Server) start(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.closed || s.closing && !s.staysOpen(c.LocalAddr()):
+	case s.closed || s.closing && !s.staysOpen(c.LocalAddr()) || !s.listens():
 		_ = c.Close()
+		return
 	case s.closing:
 		s.others.Add(1)
 		go s.serveClient(c, &s.others)
@@ -266,12 +270,12 @@ func (s *Server) start(c net.Conn) {
 		s.clients.Add(1)
 		go s.serveClient(c, &s.clients)
 	}
+	s.accepted.Add(1)
 }
 
 func (s *Server) serveClient(c net.Conn, group *sync.WaitGroup) {
 	leave := sync.OnceFunc(group.Done)
 	defer leave()
-	s.accepted.Add(1)
 	defer s.accepted.Add(-1)
 	s.handle(c, leave)
 }

@@ -254,6 +254,9 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if target.ApplicationNameAddHost {
 		h.raw = h.withHost(h.raw)
 	}
+	if err := s.spare(); err != nil {
+		return err
+	}
 	mine, err := s.take(user, database)
 	if err != nil {
 		return err

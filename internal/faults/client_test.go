@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -115,6 +116,9 @@ func (c *client) ending(err error) string {
 		return "connection reset"
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed"
+	case strings.HasPrefix(err.Error(), "invalid body length"):
+		_, err = io.Copy(io.Discard, c.conn)
+		return "bytes that are no message, " + c.ending(cmp.Or(err, io.EOF))
 	}
 	c.t.Fatalf("the connection neither answers nor ends: %v", err)
 	return ""
