@@ -57,9 +57,10 @@ func (s *Server) listens() bool {
 }
 
 // spare reports whether there are descriptors for one more session: the
-// server's, for the client has its own.
+// server's, for the client has its own. Clients that have not said who they are
+// keep nobody out: they make room for those that come.
 func (s *Server) spare() error {
-	if s.descriptorsUsed() < s.descriptors.clients {
+	if s.descriptorsUsed()-int64(s.greetings.count()) < s.descriptors.clients {
 		return nil
 	}
 	s.metrics.limits.WithLabelValues("descriptors").Inc()
