@@ -4,7 +4,7 @@ GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-li
 FUZZTIME ?= 30s
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance faults idle
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -37,6 +37,15 @@ demo: setup
 # minutes, as root on a Debian-like machine. Writes docs/compatibility.md.
 conformance:
 	internal/tools/conformance.sh
+
+# Faults around a lockkeeper process, the slow ones too; about ten minutes, with
+# 20,000 file descriptors. Writes docs/compatibility/faults.md.
+faults: setup
+	LOCKKEEPER_FAULTS=$(CURDIR)/docs/compatibility/faults.md go test -count=1 -timeout=30m ./internal/faults
+
+# Memory of idle sessions. Writes docs/compatibility/idle.md.
+idle: build
+	go run ./bench/idle -page docs/compatibility/idle.md
 
 fuzz:
 	internal/tools/fuzz.sh $(FUZZTIME)

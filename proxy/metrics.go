@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockkeeper/inspect"
 	"lockkeeper/policy"
+	"lockkeeper/proxy/engine"
 	"lockkeeper/proxy/session"
 )
 
@@ -23,7 +25,7 @@ type metrics struct {
 
 	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted, proxyHeaders, proxyErrors prometheus.Counter
 
-	limits, timeouts *prometheus.CounterVec
+	limits, timeouts, lost *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -45,6 +47,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
 		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
+		lost:            vec("lockkeeper_connections_lost_total", "Sessions ended because a connection broke: it was reset, or nothing was heard of the other side for as long as tcp allows.", "side"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
@@ -144,6 +147,16 @@ func (m *metrics) count(c *session.Counts, snap *policy.Snapshot) {
 	}
 	for _, h := range c.Holds {
 		m.holds.WithLabelValues(h.Cause).Observe(h.Time.Seconds())
+	}
+}
+
+// ended counts what ended a session, where that was a fault.
+func (m *metrics) ended(cause string) {
+	switch {
+	case strings.HasPrefix(cause, engine.ClientLost):
+		m.lost.WithLabelValues("client").Inc()
+	case strings.HasPrefix(cause, engine.ServerLost):
+		m.lost.WithLabelValues("server").Inc()
 	}
 }
 

@@ -323,6 +323,7 @@ func (s *Server) run(c *conn, x *session.Session) {
 	note := s.processes.watch(c)
 	cause := c.pair.Run(s.ctx)
 	login.Stop()
+	s.metrics.ended(cause)
 	s.mu.Lock()
 	delete(s.sessions, c.id)
 	s.mu.Unlock()

@@ -35,6 +35,7 @@ var openAPI []byte
 // Querier reads the journal.
 type Querier interface {
 	Query(ctx context.Context, f journal.Filter) ([]journal.Entry, error)
+	Failing() bool // it cannot be written
 }
 
 // Deps are what the interface works with.

@@ -24,7 +24,7 @@ func (h *Handler) readyz(*http.Request) (any, error) {
 }
 
 func (h *Handler) status(*http.Request) (any, error) {
-	return Status{Version: h.deps.Version, Status: h.deps.Control.Status()}, nil
+	return Status{Version: h.deps.Version, JournalFailing: h.deps.Journal.Failing(), Status: h.deps.Control.Status()}, nil
 }
 
 func (h *Handler) sessions(*http.Request) (any, error) {

@@ -16,7 +16,8 @@ type Error struct {
 
 // Status is the answer to GET /v1/status.
 type Status struct {
-	Version string `json:"version"`
+	Version        string `json:"version"`
+	JournalFailing bool   `json:"journal_failing"` // the last attempt to write it has failed; statements go on
 	control.Status
 }
 

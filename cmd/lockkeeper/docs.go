@@ -262,6 +262,15 @@ func bounds() []bound {
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
 		{"`limits.connect_hold`", l.ConnectHold.String(), "the client is refused with 08001", "`lockkeeper_connect_held`, `lockkeeper_connect_retries_total`"},
+		{
+			"`tcp.keepalive_idle`, `tcp.keepalive_interval`, `tcp.keepalive_count`", fmt.Sprintf("%v, %v, %d", c.TCP.KeepaliveIdle, c.TCP.KeepaliveInterval, c.TCP.KeepaliveCount),
+			"a silent peer that answers no probe is lost: its session ends", "`lockkeeper_connections_lost_total`",
+		},
+		{"`tcp.user_timeout`", "the system's", "a peer that acknowledges nothing, or reads nothing, for so long is lost: its session ends", "`lockkeeper_connections_lost_total`"},
+		{
+			"file descriptors (the process's limit of open files)", "128 are kept for operators and the journal, or half where there are few",
+			"new clients are refused with 53300; then those go that have not said who they are", "`lockkeeper_descriptors`, `lockkeeper_limit_refusals_total`",
+		},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",

@@ -220,9 +220,9 @@ func TestTheJournalsDiskIsFull(t *testing.T) {
 	if err == nil || !strings.Contains(out, "no space left") {
 		t.Errorf("a command whose state cannot be written: %v: %s", err, out)
 	}
-	said := strings.TrimSpace(out)
-	status, _ := g.command("status")
-	t.Logf("status while the disk is full:\n%s\nmode read-only says: %s", status, said)
+	if out, err := g.command("status"); err != nil || !strings.Contains(out, "journal   cannot be written") {
+		t.Errorf("status while the disk is full: %v:\n%s", err, out)
+	}
 	c.ok("insert into load values (1)")
 	if err := os.Remove(g.state("ballast")); err != nil {
 		t.Fatal(err)
@@ -231,6 +231,9 @@ func TestTheJournalsDiskIsFull(t *testing.T) {
 		out, err := g.command("journal", "--json", "--since", "1h")
 		return err == nil && strings.Contains(out, `"gap"`)
 	})
+	if out, err := g.command("status"); err != nil || strings.Contains(out, "cannot be written") {
+		t.Errorf("status with room again: %v:\n%s", err, out)
+	}
 	if out, err := g.command("mode", "read-only", "--reason", "incident"); err != nil {
 		t.Errorf("with room again: %v: %s", err, out)
 	}
@@ -240,6 +243,6 @@ func TestTheJournalsDiskIsFull(t *testing.T) {
 	c.bye()
 	g.fill(row{
 		fault: "disk full under the journal and the state", client: "every answer", server: g.left(),
-		recovery: g.recovers() + "; the gap is in the journal; `lockkeeper mode read-only` failed meanwhile",
+		recovery: g.recovers() + "; the gap is in the journal; meanwhile `lockkeeper status` said so, and `lockkeeper mode read-only` failed and said why",
 	})
 }

@@ -17,7 +17,7 @@ import (
 func TestTheServerIsRestarted(t *testing.T) {
 	for _, mode := range []pgtest.Mode{pgtest.Immediate, pgtest.Fast} {
 		t.Run(string(mode), func(t *testing.T) {
-			pg := pgtest.Start(t)
+			pg := pgtest.Start(t, pgtest.Durable())
 			g := start(t, setup{pg: pg})
 			idle := g.login(g.front.Addr(), g.db, "victim")
 			inTransaction := g.victim()
@@ -56,7 +56,7 @@ func TestTheServerIsRestarted(t *testing.T) {
 
 // A server process is killed: PostgreSQL ends all others with it.
 func TestAServerProcessIsKilled(t *testing.T) {
-	pg := pgtest.Start(t)
+	pg := pgtest.Start(t, pgtest.Durable())
 	g := start(t, setup{pg: pg})
 	c := g.victim()
 	if err := pg.Kill9(); err != nil {

@@ -180,6 +180,10 @@ func (j *Journal) queue(i item) bool {
 	}
 }
 
+// Failing reports whether the last attempt to write has failed: the disk may be
+// full, or the file gone.
+func (j *Journal) Failing() bool { return j.failing.Load() }
+
 // drop counts entries that are missing.
 func (j *Journal) drop(n int64, at time.Time) {
 	j.metrics.dropped.Add(float64(n))

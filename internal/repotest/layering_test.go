@@ -39,7 +39,9 @@ var layers = []layer{
 
 	{"cmd/lockkeeper", []string{"inspect/...", "policy/...", "proxy/...", "admin/...", "internal/journal", "internal/sqlstate"}},
 	{"bench", []string{"inspect/...", "policy/...", "proxy/...", "internal/pgtest"}},
+	{"bench/idle", []string{"internal/pgtest"}},
 
+	{"internal/faults", nil},
 	{"internal/journal", []string{"inspect"}},
 	{"internal/sqlstate", nil},
 	{"internal/pgtest", []string{"internal/sqlstate"}},

@@ -46,6 +46,13 @@ const (
 // something for a client which is gone: then it loses its connection, too.
 const maxUnread = 16 << 20
 
+// What the cause of a session's end begins with when a connection has broken:
+// it was reset, or nothing was heard of the other side for too long.
+const (
+	ClientLost = "client connection lost: "
+	ServerLost = "server connection lost: "
+)
+
 // Pair is a client connection and its server connection with the session
 // between them. Run moves bytes until either side ends.
 type Pair struct {
@@ -236,7 +243,7 @@ func (p *Pair) clientEnded(err error) {
 	p.gone = true
 	cause := "client closed the connection"
 	if !errors.Is(err, io.EOF) {
-		cause = "client connection lost: " + reason(err)
+		cause = ClientLost + reason(err)
 	}
 	p.because(cause)
 	p.mu.Unlock()
@@ -498,5 +505,5 @@ func (p *Pair) serverEnded(err error) {
 		p.because("server closed the connection")
 		return
 	}
-	p.because("server connection lost: " + reason(err))
+	p.because(ServerLost + reason(err))
 }

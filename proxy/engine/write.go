@@ -26,7 +26,7 @@ func (p *Pair) flushClient() {
 // clientLost is told that the client cannot be written to.
 func (p *Pair) clientLost(err error) {
 	p.mu.Lock()
-	p.because("client connection lost: " + reason(err))
+	p.because(ClientLost + reason(err))
 	first := !p.gone
 	p.mu.Unlock()
 	if first {

@@ -1,0 +1,290 @@
+// Command idle measures what idle sessions cost lockkeeper's memory, against a fake server.
+//
+// It starts lockkeeper, a fake server and the clients as a process each, opens
+// sessions in steps, and prints RSS and PSS of lockkeeper as a Markdown table.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"lockkeeper/internal/pgtest"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "idle:", err)
+		os.Exit(1)
+	}
+}
+
+// The roles that a process may have: the first argument, none for who starts
+// the others.
+const (
+	serverRole  = "server"
+	clientsRole = "clients"
+)
+
+func run(args []string, out io.Writer) error {
+	switch {
+	case len(args) == 1 && args[0] == serverRole:
+		return serve(os.Stdin, out)
+	case len(args) == 3 && args[0] == clientsRole:
+		return connect(args[1], args[2] == "tls", os.Stdin, out)
+	}
+	flags := flag.NewFlagSet("idle", flag.ContinueOnError)
+	plain := flags.String("sessions", "0,1000,9000", "sessions without TLS, in steps")
+	secured := flags.String("tls", "0,1000", "sessions with TLS, in steps")
+	program := flags.String("lockkeeper", "bin/lockkeeper", "the program")
+	page := flags.String("page", "", "the file that the table is written to, in place of standard output")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	b.WriteString(head)
+	for _, m := range []struct{ steps, kind string }{{*plain, "TCP"}, {*secured, "TLS"}} {
+		if m.steps == "" {
+			continue
+		}
+		if err := measure(&b, *program, m.kind, m.steps); err != nil {
+			return fmt.Errorf("%s: %w", m.kind, err)
+		}
+	}
+	if *page != "" {
+		return os.WriteFile(*page, b.Bytes(), 0o644) //nolint:gosec // a page for everybody
+	}
+	_, err := b.WriteTo(out)
+	return err
+}
+
+const head = `<!-- Written by "make idle"; do not edit. -->
+
+# What idle sessions cost
+
+The memory of one lockkeeper process whose sessions do nothing, each with its server connection, against a fake server; clients and
+server are processes of their own. RSS and PSS are read from /proc a while after the last login. Buffers of the kernel's sockets are
+not in it.
+
+| clients | idle sessions | RSS, MiB | PSS, MiB | bytes for each (RSS) | goroutines |
+|---|---|---|---|---|---|
+`
+
+// serve is a fake server: it says where it listens, logs everybody in, and
+// answers nothing more. It ends with its standard input.
+func serve(until io.Reader, out io.Writer) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, l.Addr())
+	go acceptAll(l)
+	_, err = io.Copy(io.Discard, until)
+	return err
+}
+
+func acceptAll(l net.Listener) {
+	var fake pgtest.Fake
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go idle(&fake, c)
+	}
+}
+
+func idle(fake *pgtest.Fake, c net.Conn) {
+	defer func() { _ = c.Close() }() // the other side is gone
+	if fake.Login(c) == nil {
+		_, _ = io.Copy(io.Discard, c)
+	}
+}
+
+// connect opens as many sessions as each line of in says, and answers with a
+// line when they are there.
+func connect(addr string, secured bool, in io.Reader, out io.Writer) error {
+	var all []net.Conn
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		n, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			return err
+		}
+		more, err := open(addr, secured, n-len(all))
+		if err != nil {
+			return err
+		}
+		all = append(all, more...)
+		fmt.Fprintln(out, len(all))
+	}
+	return nil
+}
+
+const atATime = 16 // logins
+
+func open(addr string, secured bool, n int) ([]net.Conn, error) {
+	all, errs := make([]net.Conn, n), make([]error, n)
+	var group sync.WaitGroup
+	places := make(chan struct{}, atATime)
+	for i := range n {
+		places <- struct{}{}
+		group.Go(func() {
+			all[i], errs[i] = login(addr, secured)
+			<-places
+		})
+	}
+	group.Wait()
+	return all, errors.Join(errs...)
+}
+
+func login(addr string, secured bool) (net.Conn, error) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if secured {
+		if c, err = encrypt(c); err != nil {
+			return nil, err
+		}
+	}
+	fe := pgproto3.NewFrontend(c, c)
+	fe.Send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": "idle", "database": "idle"}})
+	if err := fe.Flush(); err != nil {
+		return nil, err
+	}
+	for {
+		m, err := fe.Receive()
+		if err != nil {
+			return nil, err
+		}
+		switch m := m.(type) {
+		case *pgproto3.ErrorResponse:
+			return nil, errors.New(m.Message)
+		case *pgproto3.ReadyForQuery:
+			return c, nil
+		}
+	}
+}
+
+func encrypt(c net.Conn) (net.Conn, error) {
+	if _, err := c.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 1)
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return nil, err
+	}
+	if answer[0] != 'S' {
+		return nil, errors.New("no TLS")
+	}
+	t := tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the certificate was made a moment ago
+	return t, t.Handshake()
+}
+
+// measure starts the three processes and prints a line for each step.
+func measure(out io.Writer, program, kind, steps string) (err error) {
+	dir, err := os.MkdirTemp("", "lockkeeper-idle-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	server, err := child(os.Args[0], serverRole)
+	if err != nil {
+		return err
+	}
+	defer server.end()
+	behind, err := server.line()
+	if err != nil {
+		return err
+	}
+	g, err := startGuard(program, dir, behind, kind == "TLS")
+	if err != nil {
+		return err
+	}
+	defer g.end()
+	clients, err := child(os.Args[0], clientsRole, g.addr, strings.ToLower(kind))
+	if err != nil {
+		return err
+	}
+	defer clients.end()
+	return walk(out, g, clients, kind, steps)
+}
+
+func walk(out io.Writer, g *guard, clients *process, kind, steps string) error {
+	var empty usage
+	for step := range strings.SplitSeq(steps, ",") {
+		n, err := strconv.Atoi(step)
+		if err != nil {
+			return err
+		}
+		if _, err := clients.ask(step); err != nil {
+			return fmt.Errorf("open %d sessions: %w\n%s", n, err, g.log())
+		}
+		now, err := g.settled(n)
+		if err != nil {
+			return err
+		}
+		each := "–"
+		if n == 0 {
+			empty = now
+		} else if empty.rss > 0 {
+			each = strconv.Itoa((now.rss - empty.rss) / n)
+		}
+		fmt.Fprintf(out, "| %s | %d | %.1f | %.1f | %s | %d |\n", kind, n, mib(now.rss), mib(now.pss), each, now.goroutines)
+	}
+	return nil
+}
+
+func mib(bytes int) float64 { return float64(bytes) / (1 << 20) }
+
+// process is a child that speaks by lines. It ends with its standard input.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func child(program string, args ...string) (*process, error) {
+	cmd := exec.Command(program, args...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return &process{cmd: cmd, in: in, out: bufio.NewScanner(out)}, cmd.Start()
+}
+
+func (p *process) line() (string, error) {
+	if !p.out.Scan() {
+		return "", errors.Join(errors.New("it ended"), p.out.Err())
+	}
+	return p.out.Text(), nil
+}
+
+func (p *process) ask(line string) (string, error) {
+	if _, err := fmt.Fprintln(p.in, line); err != nil {
+		return "", err
+	}
+	return p.line()
+}
+
+func (p *process) end() {
+	_ = p.in.Close()
+	_ = p.cmd.Wait() // it has nothing to say
+}
