@@ -201,6 +201,7 @@ func TestAKilobytePerSecond(t *testing.T) {
 	}
 	for _, s := range sides() {
 		t.Run(s.name, func(t *testing.T) {
+			aside(t)
 			g := start(t, setup{})
 			c := g.victim()
 			p := s.proxy(g)
@@ -274,6 +275,7 @@ func states() []state {
 func TestPacketsThatVanish(t *testing.T) {
 	for _, s := range sides() {
 		t.Run(s.name, func(t *testing.T) {
+			aside(t)
 			g := start(t, setup{config: impatient})
 			var clients []*client
 			for _, st := range states() {

@@ -170,6 +170,7 @@ func TestServersThatAreBroken(t *testing.T) {
 		{"sends what is no message", fails(func(_ *pgproto3.Backend, c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n")) }), "bytes that are no message, connection closed"},
 	} {
 		t.Run(w.name, func(t *testing.T) {
+			aside(t)
 			pg := pgtest.Shared(t)
 			f := newFakeServer(t, pg)
 			g := start(t, setup{pg: pg, server: f.addr, config: "limits: {connect_timeout: 1s, login_timeout: 2s}"})

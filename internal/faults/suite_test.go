@@ -51,6 +51,15 @@ func slow(t *testing.T) {
 	}
 }
 
+// aside lets a test that mostly waits run beside others, where no row depends on
+// the order.
+func aside(t *testing.T) {
+	t.Helper()
+	if !pageWanted() {
+		t.Parallel()
+	}
+}
+
 // program is lockkeeper, built for these tests.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "lockkeeper-faults-")

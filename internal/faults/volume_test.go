@@ -74,6 +74,23 @@ func TestASlowReaderOfAGigabyte(t *testing.T) {
 	})
 }
 
+// What tcp.user_timeout costs: Linux counts a peer that does not read among
+// those that do not acknowledge.
+func TestAClientThatReadsNothingForTooLong(t *testing.T) {
+	g := start(t, setup{config: "tcp: {user_timeout: 1s}"})
+	c := g.login(g.addr, g.db, "victim")
+	c.query("select repeat('x', 1000) from generate_series(1, 100000)")
+	g.undisturbed()
+	g.alone()
+	if lost := g.metric(`lockkeeper_connections_lost_total{side="client"}`); lost != 1 {
+		t.Errorf("%.0f lost connections are counted", lost)
+	}
+	g.fill(row{
+		fault: "a client that does not read a result of 100 MB for longer than tcp.user_timeout (1 s; it is off by default)", client: "a part of it, " + c.fate(),
+		server: g.left(), recovery: g.recovers(),
+	})
+}
+
 // What is large does not keep other sessions waiting.
 func TestLargeThingsStallNobody(t *testing.T) {
 	size := 8 << 20

@@ -174,6 +174,8 @@ TEXT
 		cat <<'TEXT'
 
 "Allows all" is `{profile: postgres, unknown: allow, rules: []}`; "default" is the policy that comes with profile `postgres`.
+
+What faults do, from lost packets to a full disk: [faults](compatibility/faults.md). What idle sessions cost: [idle](compatibility/idle.md).
 TEXT
 	} >"$out"
 	cat "$out"
