@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,9 +32,9 @@ admin: {listen: %q, state: %q}
 policy: {profile: postgres}
 `
 
-func startGuard(program, dir, server string, secured bool) (*guard, error) {
-	addr, err1 := free()
-	admin, err2 := free()
+func startGuard(ctx context.Context, program, dir, server string, secured bool) (*guard, error) {
+	addr, err1 := free(ctx)
+	admin, err2 := free(ctx)
 	_, port, err3 := net.SplitHostPort(server)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
@@ -56,20 +57,21 @@ func startGuard(program, dir, server string, secured bool) (*guard, error) {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
-	g.cmd = exec.Command(program, "serve", "-c", file)
+	g.cmd = exec.CommandContext(ctx, program, "serve", "-c", file)
 	g.cmd.Stderr = log
 	if err := g.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if err := g.ready(); err != nil {
+	if err := g.ready(ctx); err != nil {
 		g.end()
 		return nil, fmt.Errorf("%w\n%s", err, g.log())
 	}
 	return g, nil
 }
 
-func free() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func free(ctx context.Context) (string, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -77,9 +79,9 @@ func free() (string, error) {
 }
 
 // ready waits until lockkeeper has written its token and answers.
-func (g *guard) ready() error {
+func (g *guard) ready(ctx context.Context) error {
 	for range 1000 {
-		if _, err := g.metric("lockkeeper_sessions"); err == nil {
+		if _, err := g.metric(ctx, "lockkeeper_sessions"); err == nil {
 			return nil
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -101,12 +103,12 @@ func (g *guard) end() {
 }
 
 // metric reads one of lockkeeper's metrics.
-func (g *guard) metric(name string) (int, error) {
+func (g *guard) metric(ctx context.Context, name string) (int, error) {
 	token, err := os.ReadFile(filepath.Join(g.dir, "state", "admin.token"))
 	if err != nil {
 		return 0, err
 	}
-	ask, err := http.NewRequest(http.MethodGet, "http://"+g.admin+"/metrics", nil)
+	ask, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.admin+"/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -138,8 +140,8 @@ const restTime = 20 * time.Second
 
 // settled waits until there are n sessions and nothing else happens, and
 // measures.
-func (g *guard) settled(n int) (usage, error) {
-	sessions, err := g.metric("lockkeeper_sessions")
+func (g *guard) settled(ctx context.Context, n int) (usage, error) {
+	sessions, err := g.metric(ctx, "lockkeeper_sessions")
 	if err != nil {
 		return usage{}, err
 	}
@@ -148,7 +150,7 @@ func (g *guard) settled(n int) (usage, error) {
 	}
 	time.Sleep(rest(n))
 	u := usage{}
-	if u.goroutines, err = g.metric("go_goroutines"); err != nil {
+	if u.goroutines, err = g.metric(ctx, "go_goroutines"); err != nil {
 		return u, err
 	}
 	if u.rss, err = g.kilobytes("status", "VmRSS"); err != nil {

@@ -12,7 +12,7 @@ func TestClientsAndFakeServer(t *testing.T) {
 	until, end := io.Pipe()
 	said, out := io.Pipe()
 	served := make(chan error, 1)
-	go func() { served <- serve(until, out) }()
+	go func() { served <- serve(t.Context(), until, out) }()
 	lines := bufio.NewScanner(said)
 	if !lines.Scan() {
 		t.Fatal("the server does not say where it listens")
@@ -21,7 +21,7 @@ func TestClientsAndFakeServer(t *testing.T) {
 	steps, ask := io.Pipe()
 	answers, answer := io.Pipe()
 	connected := make(chan error, 1)
-	go func() { connected <- connect(addr, false, steps, answer) }()
+	go func() { connected <- connect(t.Context(), addr, false, steps, answer) }()
 	replies := bufio.NewScanner(answers)
 	for _, n := range []string{"0", "3", "20"} {
 		if _, err := io.WriteString(ask, n+"\n"); err != nil {

@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
@@ -25,7 +26,7 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "idle:", err)
 		os.Exit(1)
 	}
@@ -38,12 +39,12 @@ const (
 	clientsRole = "clients"
 )
 
-func run(args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	switch {
 	case len(args) == 1 && args[0] == serverRole:
-		return serve(os.Stdin, out)
+		return serve(ctx, os.Stdin, out)
 	case len(args) == 3 && args[0] == clientsRole:
-		return connect(args[1], args[2] == "tls", os.Stdin, out)
+		return connect(ctx, args[1], args[2] == "tls", os.Stdin, out)
 	}
 	flags := flag.NewFlagSet("idle", flag.ContinueOnError)
 	plain := flags.String("sessions", "0,1000,9000", "sessions without TLS, in steps")
@@ -59,7 +60,7 @@ func run(args []string, out io.Writer) error {
 		if m.steps == "" {
 			continue
 		}
-		if err := measure(&b, *program, m.kind, m.steps); err != nil {
+		if err := measure(ctx, &b, *program, m.kind, m.steps); err != nil {
 			return fmt.Errorf("%s: %w", m.kind, err)
 		}
 	}
@@ -84,8 +85,9 @@ not in it.
 
 // serve is a fake server: it says where it listens, logs everybody in, and
 // answers nothing more. It ends with its standard input.
-func serve(until io.Reader, out io.Writer) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func serve(ctx context.Context, until io.Reader, out io.Writer) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -115,14 +117,14 @@ func idle(fake *pgtest.Fake, c net.Conn) {
 
 // connect opens as many sessions as each line of in says, and answers with a
 // line when they are there.
-func connect(addr string, secured bool, in io.Reader, out io.Writer) error {
+func connect(ctx context.Context, addr string, secured bool, in io.Reader, out io.Writer) error {
 	var all []net.Conn
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		n, err := strconv.Atoi(lines.Text())
 		if err != nil {
 			return err
 		}
-		more, err := open(addr, secured, n-len(all))
+		more, err := open(ctx, addr, secured, n-len(all))
 		if err != nil {
 			return err
 		}
@@ -134,14 +136,14 @@ func connect(addr string, secured bool, in io.Reader, out io.Writer) error {
 
 const atATime = 16 // logins
 
-func open(addr string, secured bool, n int) ([]net.Conn, error) {
+func open(ctx context.Context, addr string, secured bool, n int) ([]net.Conn, error) {
 	all, errs := make([]net.Conn, n), make([]error, n)
 	var group sync.WaitGroup
 	places := make(chan struct{}, atATime)
 	for i := range n {
 		places <- struct{}{}
 		group.Go(func() {
-			all[i], errs[i] = login(addr, secured)
+			all[i], errs[i] = login(ctx, addr, secured)
 			<-places
 		})
 	}
@@ -149,13 +151,14 @@ func open(addr string, secured bool, n int) ([]net.Conn, error) {
 	return all, errors.Join(errs...)
 }
 
-func login(addr string, secured bool) (net.Conn, error) {
-	c, err := net.Dial("tcp", addr)
+func login(ctx context.Context, addr string, secured bool) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	if secured {
-		if c, err = encrypt(c); err != nil {
+		if c, err = encrypt(ctx, c); err != nil {
 			return nil, err
 		}
 	}
@@ -178,7 +181,7 @@ func login(addr string, secured bool) (net.Conn, error) {
 	}
 }
 
-func encrypt(c net.Conn) (net.Conn, error) {
+func encrypt(ctx context.Context, c net.Conn) (net.Conn, error) {
 	if _, err := c.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
 		return nil, err
 	}
@@ -190,17 +193,17 @@ func encrypt(c net.Conn) (net.Conn, error) {
 		return nil, errors.New("no TLS")
 	}
 	t := tls.Client(c, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the certificate was made a moment ago
-	return t, t.Handshake()
+	return t, t.HandshakeContext(ctx)
 }
 
 // measure starts the three processes and prints a line for each step.
-func measure(out io.Writer, program, kind, steps string) (err error) {
+func measure(ctx context.Context, out io.Writer, program, kind, steps string) (err error) {
 	dir, err := os.MkdirTemp("", "lockkeeper-idle-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := child(os.Args[0], serverRole)
+	server, err := child(ctx, os.Args[0], serverRole)
 	if err != nil {
 		return err
 	}
@@ -209,20 +212,20 @@ func measure(out io.Writer, program, kind, steps string) (err error) {
 	if err != nil {
 		return err
 	}
-	g, err := startGuard(program, dir, behind, kind == "TLS")
+	g, err := startGuard(ctx, program, dir, behind, kind == "TLS")
 	if err != nil {
 		return err
 	}
 	defer g.end()
-	clients, err := child(os.Args[0], clientsRole, g.addr, strings.ToLower(kind))
+	clients, err := child(ctx, os.Args[0], clientsRole, g.addr, strings.ToLower(kind))
 	if err != nil {
 		return err
 	}
 	defer clients.end()
-	return walk(out, g, clients, kind, steps)
+	return walk(ctx, out, g, clients, kind, steps)
 }
 
-func walk(out io.Writer, g *guard, clients *process, kind, steps string) error {
+func walk(ctx context.Context, out io.Writer, g *guard, clients *process, kind, steps string) error {
 	var empty usage
 	for step := range strings.SplitSeq(steps, ",") {
 		n, err := strconv.Atoi(step)
@@ -232,7 +235,7 @@ func walk(out io.Writer, g *guard, clients *process, kind, steps string) error {
 		if _, err := clients.ask(step); err != nil {
 			return fmt.Errorf("open %d sessions: %w\n%s", n, err, g.log())
 		}
-		now, err := g.settled(n)
+		now, err := g.settled(ctx, n)
 		if err != nil {
 			return err
 		}
@@ -256,8 +259,8 @@ type process struct {
 	out *bufio.Scanner
 }
 
-func child(program string, args ...string) (*process, error) {
-	cmd := exec.Command(program, args...)
+func child(ctx context.Context, program string, args ...string) (*process, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

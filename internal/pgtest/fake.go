@@ -15,9 +15,19 @@ type Fake struct{ last atomic.Uint32 }
 
 // parameters are what PostgreSQL 15 reports at login.
 var parameters = [...][2]string{
-	{"server_version", "15.0 (fake)"}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"}, {"application_name", ""},
-	{"default_transaction_read_only", "off"}, {"in_hot_standby", "off"}, {"is_superuser", "on"}, {"session_authorization", Superuser},
-	{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"}, {"integer_datetimes", "on"}, {"standard_conforming_strings", "on"},
+	{"server_version", "15.0 (fake)"},
+	{"server_encoding", "UTF8"},
+	{"client_encoding", "UTF8"},
+	{"application_name", ""},
+	{"default_transaction_read_only", "off"},
+	{"in_hot_standby", "off"},
+	{"is_superuser", "on"},
+	{"session_authorization", Superuser},
+	{"DateStyle", "ISO, MDY"},
+	{"IntervalStyle", "postgres"},
+	{"TimeZone", "UTC"},
+	{"integer_datetimes", "on"},
+	{"standard_conforming_strings", "on"},
 }
 
 // Login reads the startup packet and answers up to ReadyForQuery.
