@@ -21,7 +21,7 @@ func TestClientsAndFakeServer(t *testing.T) {
 	steps, ask := io.Pipe()
 	answers, answer := io.Pipe()
 	connected := make(chan error, 1)
-	go func() { connected <- connect(t.Context(), addr, false, steps, answer) }()
+	go func() { connected <- connect(t.Context(), addr, afterStatement, steps, answer) }()
 	replies := bufio.NewScanner(answers)
 	for _, n := range []string{"0", "3", "20"} {
 		if _, err := io.WriteString(ask, n+"\n"); err != nil {

@@ -32,6 +32,20 @@ func main() {
 	}
 }
 
+// habit is what clients do besides being there.
+type habit string
+
+const (
+	quiet          habit = "TCP"
+	afterStatement habit = "TCP, after a statement of 12 kB with a result of 40 kB"
+	overTLS        habit = "TLS"
+)
+
+const (
+	statementBytes = 12_000
+	resultBytes    = 40_000
+)
+
 // The roles that a process may have: the first argument, none for who starts
 // the others.
 const (
@@ -44,10 +58,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case len(args) == 1 && args[0] == serverRole:
 		return serve(ctx, os.Stdin, out)
 	case len(args) == 3 && args[0] == clientsRole:
-		return connect(ctx, args[1], args[2] == "tls", os.Stdin, out)
+		return connect(ctx, args[1], habit(args[2]), os.Stdin, out)
 	}
 	flags := flag.NewFlagSet("idle", flag.ContinueOnError)
 	plain := flags.String("sessions", "0,1000,9000", "sessions without TLS, in steps")
+	used := flags.String("used", "0,1000,9000", "sessions without TLS that have run a statement, in steps")
 	secured := flags.String("tls", "0,1000", "sessions with TLS, in steps")
 	program := flags.String("lockkeeper", "bin/lockkeeper", "the program")
 	page := flags.String("page", "", "the file that the table is written to, in place of standard output")
@@ -56,12 +71,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	var b bytes.Buffer
 	b.WriteString(head)
-	for _, m := range []struct{ steps, kind string }{{*plain, "TCP"}, {*secured, "TLS"}} {
+	for _, m := range []struct {
+		steps string
+		habit habit
+	}{{*plain, quiet}, {*used, afterStatement}, {*secured, overTLS}} {
 		if m.steps == "" {
 			continue
 		}
-		if err := measure(ctx, &b, *program, m.kind, m.steps); err != nil {
-			return fmt.Errorf("%s: %w", m.kind, err)
+		if err := measure(ctx, &b, *program, m.habit, m.steps); err != nil {
+			return fmt.Errorf("%s: %w", m.habit, err)
 		}
 	}
 	if *page != "" {
@@ -110,21 +128,37 @@ func acceptAll(l net.Listener) {
 
 func idle(fake *pgtest.Fake, c net.Conn) {
 	defer func() { _ = c.Close() }() // the other side is gone
-	if fake.Login(c) == nil {
-		_, _ = io.Copy(io.Discard, c)
+	if fake.Login(c) != nil {
+		return
+	}
+	for b := pgproto3.NewBackend(c, c); ; {
+		m, err := b.Receive()
+		if err != nil {
+			return
+		}
+		if _, ok := m.(*pgproto3.Query); !ok {
+			continue
+		}
+		b.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("r"), DataTypeOID: 25, DataTypeSize: -1}}})
+		b.Send(&pgproto3.DataRow{Values: [][]byte{bytes.Repeat([]byte("r"), resultBytes)}})
+		b.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
+		b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+		if b.Flush() != nil {
+			return
+		}
 	}
 }
 
 // connect opens as many sessions as each line of in says, and answers with a
 // line when they are there.
-func connect(ctx context.Context, addr string, secured bool, in io.Reader, out io.Writer) error {
+func connect(ctx context.Context, addr string, h habit, in io.Reader, out io.Writer) error {
 	var all []net.Conn
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		n, err := strconv.Atoi(lines.Text())
 		if err != nil {
 			return err
 		}
-		more, err := open(ctx, addr, secured, n-len(all))
+		more, err := open(ctx, addr, h, n-len(all))
 		if err != nil {
 			return err
 		}
@@ -136,14 +170,14 @@ func connect(ctx context.Context, addr string, secured bool, in io.Reader, out i
 
 const atATime = 16 // logins
 
-func open(ctx context.Context, addr string, secured bool, n int) ([]net.Conn, error) {
+func open(ctx context.Context, addr string, h habit, n int) ([]net.Conn, error) {
 	all, errs := make([]net.Conn, n), make([]error, n)
 	var group sync.WaitGroup
 	places := make(chan struct{}, atATime)
 	for i := range n {
 		places <- struct{}{}
 		group.Go(func() {
-			all[i], errs[i] = login(ctx, addr, secured)
+			all[i], errs[i] = session(ctx, addr, h)
 			<-places
 		})
 	}
@@ -151,32 +185,42 @@ func open(ctx context.Context, addr string, secured bool, n int) ([]net.Conn, er
 	return all, errors.Join(errs...)
 }
 
-func login(ctx context.Context, addr string, secured bool) (net.Conn, error) {
+// session logs in and does what its habit is.
+func session(ctx context.Context, addr string, h habit) (net.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	if secured {
+	if h == overTLS {
 		if c, err = encrypt(ctx, c); err != nil {
 			return nil, err
 		}
 	}
 	fe := pgproto3.NewFrontend(c, c)
 	fe.Send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": "idle", "database": "idle"}})
+	if err := exchange(fe); err != nil || h != afterStatement {
+		return c, err
+	}
+	fe.Send(&pgproto3.Query{String: "select '" + strings.Repeat("q", statementBytes) + "'"})
+	return c, exchange(fe)
+}
+
+// exchange sends what was collected and reads up to ReadyForQuery.
+func exchange(fe *pgproto3.Frontend) error {
 	if err := fe.Flush(); err != nil {
-		return nil, err
+		return err
 	}
 	for {
 		m, err := fe.Receive()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		switch m := m.(type) {
 		case *pgproto3.ErrorResponse:
-			return nil, errors.New(m.Message)
+			return errors.New(m.Message)
 		case *pgproto3.ReadyForQuery:
-			return c, nil
+			return nil
 		}
 	}
 }
@@ -197,7 +241,7 @@ func encrypt(ctx context.Context, c net.Conn) (net.Conn, error) {
 }
 
 // measure starts the three processes and prints a line for each step.
-func measure(ctx context.Context, out io.Writer, program, kind, steps string) (err error) {
+func measure(ctx context.Context, out io.Writer, program string, h habit, steps string) (err error) {
 	dir, err := os.MkdirTemp("", "lockkeeper-idle-")
 	if err != nil {
 		return err
@@ -212,20 +256,20 @@ func measure(ctx context.Context, out io.Writer, program, kind, steps string) (e
 	if err != nil {
 		return err
 	}
-	g, err := startGuard(ctx, program, dir, behind, kind == "TLS")
+	g, err := startGuard(ctx, program, dir, behind, h == overTLS)
 	if err != nil {
 		return err
 	}
 	defer g.end()
-	clients, err := child(ctx, os.Args[0], clientsRole, g.addr, strings.ToLower(kind))
+	clients, err := child(ctx, os.Args[0], clientsRole, g.addr, string(h))
 	if err != nil {
 		return err
 	}
 	defer clients.end()
-	return walk(ctx, out, g, clients, kind, steps)
+	return walk(ctx, out, g, clients, h, steps)
 }
 
-func walk(ctx context.Context, out io.Writer, g *guard, clients *process, kind, steps string) error {
+func walk(ctx context.Context, out io.Writer, g *guard, clients *process, h habit, steps string) error {
 	var empty usage
 	for step := range strings.SplitSeq(steps, ",") {
 		n, err := strconv.Atoi(step)
@@ -245,7 +289,7 @@ func walk(ctx context.Context, out io.Writer, g *guard, clients *process, kind, 
 		} else if empty.rss > 0 {
 			each = strconv.Itoa((now.rss - empty.rss) / n)
 		}
-		fmt.Fprintf(out, "| %s | %d | %.1f | %.1f | %s | %d |\n", kind, n, mib(now.rss), mib(now.pss), each, now.goroutines)
+		fmt.Fprintf(out, "| %s | %d | %.1f | %.1f | %s | %d |\n", h, n, mib(now.rss), mib(now.pss), each, now.goroutines)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func (g *guard) meanwhile(do func()) int {
 		do()
 	}()
 	for n := 0; ; n++ {
-		if got := g.bystander.ok(fmt.Sprintf("select %d", n)); got != fmt.Sprint(n) {
+		if got := g.bystander.ok("select 1"); got != "1" { // always the same text: others would fill the cache
 			g.t.Fatalf("the bystander gets %q", got)
 		}
 		select {
