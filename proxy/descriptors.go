@@ -8,10 +8,10 @@ import (
 	"lockkeeper/internal/sqlstate"
 )
 
-// reservedDescriptors are kept for what is no connection of a client or for
+// ReservedDescriptors are kept for what is no connection of a client or for
 // one: the journal, the state file, operators, cancel requests, lockkeeper's
 // own logins. Half of all is, where there are few.
-const reservedDescriptors = 128
+const ReservedDescriptors = 128
 
 // descriptors bounds the file descriptors of clients and of the server
 // connections for them: when they have used up all, nobody could be told so,
@@ -28,7 +28,7 @@ func descriptorsOf(limit uint64) descriptors {
 		return descriptors{math.MaxInt64, math.MaxInt64}
 	}
 	n := int64(limit)
-	reserved := min(reservedDescriptors, n/2)
+	reserved := min(ReservedDescriptors, n/2)
 	return descriptors{clients: n - reserved, all: n - reserved/2}
 }
 
@@ -56,11 +56,11 @@ func (s *Server) listens() bool {
 	return s.greetings.evict()
 }
 
-// spare reports whether there are descriptors for one more session: the
-// server's, for the client has its own. Clients that have not said who they are
-// keep nobody out: they make room for those that come.
-func (s *Server) spare() error {
-	if s.descriptorsUsed()-int64(s.greetings.count()) < s.descriptors.clients {
+// spare reports whether there is a descriptor for one more server connection,
+// where there are servers of them; the client has its own. Clients that have
+// not said who they are keep nobody out: they make room for those that come.
+func (s *Server) spare(servers int) error {
+	if s.accepted.Load()-int64(s.greetings.count())+int64(servers) < s.descriptors.clients {
 		return nil
 	}
 	s.metrics.limits.WithLabelValues("descriptors").Inc()

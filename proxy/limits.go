@@ -168,6 +168,9 @@ func (s *Server) take(user, database string) (*place, error) {
 	if err := s.crowded(user, database); err != nil {
 		return nil, err
 	}
+	if err := s.spare(p.sessions + p.logins); err != nil {
+		return nil, err
+	}
 	if p.logins >= s.cfg.Limits.Logins {
 		s.metrics.limits.WithLabelValues("logins").Inc()
 		return nil, &fatal{

@@ -24,8 +24,8 @@ import (
 func (s *Server) handle(c net.Conn, leave func()) {
 	defer func() { _ = c.Close() }() // already closed in most cases
 	begun := s.deps.Now()
-	if err := s.cfg.TCP.apply(c); err != nil {
-		return // it has ended already
+	if err := s.cfg.TCP.apply(c); err != nil { // such as on a socket that systemd has opened for another protocol
+		s.deps.Logger.LogAttrs(s.ctx, slog.LevelWarn, "a client is served without the options of tcp", slog.String("cause", err.Error()))
 	}
 	if err := c.SetReadDeadline(begun.Add(s.cfg.Limits.LoginTimeout)); err != nil {
 		return
@@ -253,9 +253,6 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	}
 	if target.ApplicationNameAddHost {
 		h.raw = h.withHost(h.raw)
-	}
-	if err := s.spare(); err != nil {
-		return err
 	}
 	mine, err := s.take(user, database)
 	if err != nil {

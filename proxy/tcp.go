@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"time"
 )
@@ -28,20 +29,21 @@ func (o *TCP) withDefaults(d *TCP) {
 	orInt(&o.KeepaliveCount, d.KeepaliveCount)
 }
 
-// The system counts the times of keepalive in seconds, the other in
-// milliseconds.
+// validate holds the options to what Linux takes: it counts the times of
+// keepalive in seconds, up to MAX_TCP_KEEPIDLE, the other in milliseconds.
 func (o *TCP) validate() error {
 	var all []error
 	for _, v := range []struct {
 		name      string
 		value, of time.Duration
+		most      int64
 	}{
-		{"keepalive_idle", o.KeepaliveIdle, time.Second},
-		{"keepalive_interval", o.KeepaliveInterval, time.Second},
-		{"user_timeout", o.UserTimeout, time.Millisecond},
+		{"keepalive_idle", o.KeepaliveIdle, time.Second, math.MaxInt16},
+		{"keepalive_interval", o.KeepaliveInterval, time.Second, math.MaxInt16},
+		{"user_timeout", o.UserTimeout, time.Millisecond, math.MaxInt32},
 	} {
-		if v.value < 0 || v.value%v.of != 0 {
-			all = append(all, fmt.Errorf("tcp.%s: %v is not a whole number of %v", v.name, v.value, v.of))
+		if v.value < 0 || v.value%v.of != 0 || int64(v.value/v.of) > v.most {
+			all = append(all, fmt.Errorf("tcp.%s: %v is not a whole number of %v, up to %v", v.name, v.value, v.of, time.Duration(v.most)*v.of))
 		}
 	}
 	if o.KeepaliveCount < 0 || o.KeepaliveCount > maxKeepaliveCount {

@@ -12,7 +12,7 @@ func TestTCPOptionsAreChecked(t *testing.T) {
 	for want, change := range map[string]func(*TCP){
 		"":                   func(*TCP) {},
 		"keepalive_idle":     func(o *TCP) { o.KeepaliveIdle = 1500 * time.Millisecond },
-		"keepalive_interval": func(o *TCP) { o.KeepaliveInterval = -time.Second },
+		"keepalive_interval": func(o *TCP) { o.KeepaliveInterval = 10 * time.Hour },
 		"keepalive_count":    func(o *TCP) { o.KeepaliveCount = 128 },
 		"user_timeout":       func(o *TCP) { o.UserTimeout = time.Microsecond },
 	} {

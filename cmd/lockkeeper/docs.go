@@ -268,7 +268,7 @@ func bounds() []bound {
 		},
 		{"`tcp.user_timeout`", "the system's", "a peer that acknowledges nothing, or reads nothing, for so long is lost: its session ends", "`lockkeeper_connections_lost_total`"},
 		{
-			"file descriptors (the process's limit of open files)", "128 are kept for operators and the journal, or half where there are few",
+			"file descriptors (the process's limit of open files)", fmt.Sprintf("%d are kept for operators and the journal, or half where there are few", proxy.ReservedDescriptors),
 			"new clients are refused with 53300; then those go that have not said who they are", "`lockkeeper_descriptors`, `lockkeeper_limit_refusals_total`",
 		},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
