@@ -2,6 +2,7 @@ package faults
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -148,38 +149,75 @@ func cancel(t *testing.T, addr string, c *client, reset bool) {
 	conn.Close()
 }
 
-// Sessions that begin messages and never end them.
+// halves is a message that is begun and not ended.
+type halves struct {
+	name, head string
+	size       int
+	config     string
+	most       float64 // MiB that lockkeeper may collect
+}
+
+// Sessions that begin messages and never end them. A text is collected to be
+// inspected, up to a limit for all sessions; other messages pass as they come.
 func TestHalfMessagesForEver(t *testing.T) {
-	for _, w := range []struct {
-		name, head string
-		size       int
-	}{
-		{"a Query of 64 MB", "Q\x04\x00\x00\x00", 1 << 20},
-		{"a Parse of 64 MB", "P\x04\x00\x00\x00\x00", 1 << 20},
-		{"a Bind of 64 MB", "B\x04\x00\x00\x00\x00\x00", 1 << 20},
-		{"a header", "Q\x00\x00", 0},
+	const size, clients = 1 << 20, 20
+	for _, w := range []halves{
+		{"a Query of 32 MB", "Q\x02\x00\x00\x00", size, "", 2 * clients},
+		{"a Parse of 32 MB", "P\x02\x00\x00\x00\x00", size, "", 2 * clients},
+		{"a Query of 32 MB, limits.collected_bytes 4 MB", "Q\x02\x00\x00\x00", size, "limits: {collected_bytes: 4194304}", 4},
+		{"a Bind of 32 MB", "B\x02\x00\x00\x00\x00\x00", size, "", 0},
+		{"a header", "Q\x00\x00", 0, "", 0},
 	} {
 		t.Run(w.name, func(t *testing.T) {
-			const n = 20
-			g := start(t, setup{})
-			var clients []*client
-			for range n {
+			g := start(t, setup{config: w.config, policy: bracketed})
+			var all []*client
+			for range clients {
 				c := g.open()
 				_, _ = io.WriteString(c.conn, w.head+strings.Repeat("x", w.size))
-				clients = append(clients, c)
+				all = append(all, c)
+			}
+			var collected float64
+			settle(t, "lockkeeper has what was sent", func() bool {
+				collected = g.metric("lockkeeper_collected_bytes")
+				return collected+g.relayed() >= 0.9*float64(clients*w.size)
+			})
+			if collected > w.most*(1<<20) {
+				t.Errorf("%.0f bytes are collected, want at most %.0f MiB", collected, w.most)
 			}
 			g.undisturbed()
-			for _, c := range clients {
+			for _, c := range all {
 				c.reset()
 			}
 			server, recovery := g.left(), g.recovers()
-			g.grown(n*(3*float64(w.size)/(1<<20)) + 30)
+			g.grown(3*w.most + 20)
 			g.fill(row{
-				fault:  fmt.Sprintf("%d sessions with a transaction open begin %s, send %d kB of it and stay; then they are reset", n, w.name, w.size>>10),
-				client: "nothing: as PostgreSQL, lockkeeper waits", server: server, recovery: recovery,
+				fault:  fmt.Sprintf("%d sessions with a transaction open begin %s, send %d kB of it and stay; then they are reset", clients, w.name, w.size>>10),
+				client: "nothing: as PostgreSQL, lockkeeper waits", server: server, recovery: fmt.Sprintf("%s; %.0f MiB were collected", recovery, collected/(1<<20)),
 			})
 		})
 	}
+}
+
+// relayed is how many bytes of clients the server was sent.
+func (g *guard) relayed() float64 {
+	g.t.Helper()
+	out, err := g.command("sessions", "--json")
+	if err != nil {
+		g.t.Fatalf("%v: %s", err, out)
+	}
+	var list struct {
+		Sessions []struct {
+			Bytes float64 `json:"bytes_in"`
+		} `json:"sessions"`
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		g.t.Fatalf("%v: %s", err, out)
+	}
+	sum := 0.0
+	for _, s := range list.Sessions {
+		sum += s.Bytes
+	}
+	return sum
 }
 
 // open is a victim without the lock that only one can have.

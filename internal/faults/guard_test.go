@@ -259,6 +259,9 @@ func (g *guard) command(args ...string) (string, error) {
 	return string(out), err
 }
 
+// tripsAtOnce is how many round trips undisturbed makes.
+const tripsAtOnce = 2
+
 // undisturbed asserts that the bystander goes on.
 func (g *guard) undisturbed() {
 	g.t.Helper()

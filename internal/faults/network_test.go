@@ -64,21 +64,50 @@ func moments() []moment {
 	}
 }
 
+// withTLS is a setup with TLS on both sides.
+func withTLS(t *testing.T) setup {
+	t.Helper()
+	certs, err := pgtest.WriteCertificates(t.TempDir(), pgtest.Superuser)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return setup{
+		pg: pgtest.Start(t, pgtest.TLS()), sslmode: "require",
+		config: fmt.Sprintf("tls: {sslmode: allow, cert: %q, key: %q}", certs.ServerCert, certs.ServerKey),
+	}
+}
+
 // A reset in the middle of a message ends that session alone, and what it had
 // open is rolled back.
 func TestResetsInTheMiddleOfMessages(t *testing.T) {
-	g := start(t, setup{})
+	resetMessages(t, start(t, setup{}), "", func(g *guard) *client { return g.victim() })
+}
+
+// So it does in the middle of an encrypted one.
+func TestResetsInTheMiddleOfEncryptedMessages(t *testing.T) {
+	resetMessages(t, start(t, withTLS(t)), ", with TLS on both sides", func(g *guard) *client {
+		c, saw := secureLogin(g)
+		if c == nil {
+			g.t.Fatalf("login: %s", saw)
+		}
+		c.ok("begin; insert into changed values (1)")
+		return c
+	})
+}
+
+func resetMessages(t *testing.T, g *guard, how string, victim func(*guard) *client) {
+	t.Helper()
 	for _, s := range sides() {
 		for _, m := range moments() {
 			t.Run(m.name+" "+s.name, func(t *testing.T) {
 				g.in(t)
 				p := s.proxy(g)
-				c := g.victim()
+				c := victim(g)
 				m.reach(c, p)
 				saw := c.fate()
 				p.Set(Up, Fault{})
 				p.Set(Down, Fault{})
-				g.fill(row{fault: "reset in the middle of " + m.name + ", " + s.name, client: saw, server: g.left(), recovery: g.recovers()})
+				g.fill(row{fault: "reset in the middle of " + m.name + ", " + s.name + how, client: saw, server: g.left(), recovery: g.recovers()})
 			})
 		}
 	}
@@ -111,12 +140,7 @@ func TestResetsInTheMiddleOfTheStartup(t *testing.T) {
 // A reset in the middle of a TLS handshake, with the client and with the
 // server.
 func TestResetsInTheMiddleOfTheTLSHandshake(t *testing.T) {
-	certs, err := pgtest.WriteCertificates(t.TempDir(), pgtest.Superuser)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pg := pgtest.Start(t, pgtest.TLS())
-	g := start(t, setup{pg: pg, sslmode: "require", config: fmt.Sprintf("tls: {sslmode: allow, cert: %q, key: %q}", certs.ServerCert, certs.ServerKey)})
+	g := start(t, withTLS(t))
 	for _, s := range sides() {
 		for _, w := range []struct {
 			name  string
@@ -127,43 +151,43 @@ func TestResetsInTheMiddleOfTheTLSHandshake(t *testing.T) {
 				g.in(t)
 				p := s.proxy(g)
 				p.Set(w.way, Fault{Cut: true, After: w.after})
-				saw := secureLogin(t, g)
-				if saw == "" {
+				c, saw := secureLogin(g)
+				if c != nil {
 					t.Fatal("it logged in")
 				}
 				p.Set(w.way, Fault{})
 				server, recovery := g.left(), g.recovers()
-				if again := secureLogin(t, g); again != "" {
-					t.Fatalf("TLS afterwards: %s", again)
+				again, refused := secureLogin(g)
+				if again == nil {
+					t.Fatalf("TLS afterwards: %s", refused)
 				}
+				again.bye()
 				g.fill(row{fault: "reset in the middle of the TLS handshake (" + w.name + "), " + s.name, client: saw, server: server, recovery: recovery})
 			})
 		}
 	}
 }
 
-// secureLogin logs in with TLS and out again, and says what a client sees that
-// cannot.
-func secureLogin(t *testing.T, g *guard) string {
-	t.Helper()
-	c := raw(t, g.front.Addr())
+// secureLogin logs in with TLS, and says what a client sees that cannot.
+func secureLogin(g *guard) (c *client, refused string) {
+	g.t.Helper()
+	c = raw(g.t, g.front.Addr())
 	c.send(&pgproto3.SSLRequest{})
 	answer := make([]byte, 1)
 	_ = c.conn.SetDeadline(time.Now().Add(patience))
 	if _, err := c.conn.Read(answer); err != nil {
-		return c.ending(err)
+		return nil, c.ending(err)
 	}
 	secured := tls.Client(c.conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is not what is tested
 	if err := secured.Handshake(); err != nil {
-		return c.ending(err)
+		return nil, c.ending(err)
 	}
-	c = wrap(t, secured)
+	c = wrap(g.t, secured)
 	c.startup(g.db, "victim")
 	if told, end := c.until('Z'); end != "" {
-		return seen(told, end)
+		return nil, seen(told, end)
 	}
-	c.bye()
-	return ""
+	return c, ""
 }
 
 // Latency and jitter change nothing but the time.
@@ -236,7 +260,7 @@ func TestAKilobytePerSecond(t *testing.T) {
 			c.bye()
 			g.fill(row{
 				fault: fmt.Sprintf("1 kB/s, %s, for a statement of %d kB", s.name, size/2000), client: "its answer, late", server: g.left(),
-				recovery: fmt.Sprintf("%s; another session had %d times three round trips meanwhile", g.recovers(), trips),
+				recovery: fmt.Sprintf("%s; another session had %d round trips meanwhile", g.recovers(), tripsAtOnce*trips),
 			})
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -75,6 +76,7 @@ func TestAServerProcessIsKilled(t *testing.T) {
 // called: then they are passed on to a real one.
 type fakeServer struct {
 	addr string
+	open atomic.Int64 // connections
 	mu   sync.Mutex
 	talk func(net.Conn)
 }
@@ -100,7 +102,9 @@ func newFakeServer(t *testing.T, pg *pgtest.Server) *fakeServer {
 			if talk == nil {
 				talk = func(c net.Conn) { splice(c, real.Addr()) }
 			}
+			f.open.Add(1)
 			go func() {
+				defer f.open.Add(-1)
 				defer c.Close()
 				talk(c)
 			}()
@@ -184,8 +188,9 @@ func TestServersThatAreBroken(t *testing.T) {
 			if saw != w.want {
 				t.Errorf("the client sees %s, want %s", saw, w.want)
 			}
+			settle(t, "no connection to the server is left", func() bool { return f.open.Load() == 0 })
 			f.set(nil)
-			g.fill(row{fault: "a server that " + w.name, client: saw, server: "not PostgreSQL", recovery: g.recovers()})
+			g.fill(row{fault: "a server that " + w.name, client: saw, server: "no connection (it is a fake one)", recovery: g.recovers()})
 		})
 	}
 }
