@@ -123,7 +123,7 @@ func TestChannelBindingIsExplained(t *testing.T) {
 func (g *guard) psql(t *testing.T, conninfo, command string) (string, error) {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(g.addr)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(g.pg.BinDir(), "psql"), "-XAtq", "-c", command,
+	cmd := exec.CommandContext(t.Context(), g.pg.Program(t, "psql"), "-XAtq", "-c", command,
 		"host="+host+" port="+port+" dbname="+g.db+" "+conninfo)
 	cmd.Env = append(os.Environ(), "PGPASSFILE=/dev/null", "PGSSLROOTCERT=/nonexistent")
 	out, err := cmd.CombinedOutput()

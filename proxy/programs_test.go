@@ -23,7 +23,7 @@ func program(t *testing.T, g *guard, addr, name string, args ...string) *exec.Cm
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(g.pg.BinDir(), name), args...)
+	cmd := exec.CommandContext(t.Context(), g.pg.Program(t, name), args...)
 	cmd.Env = append(os.Environ(), "PGHOST="+host, "PGPORT="+port, "PGUSER=postgres", "PGDATABASE="+g.db, "PGSSLMODE=disable")
 	return cmd
 }

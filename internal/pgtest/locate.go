@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -81,13 +82,44 @@ func candidates(ctx context.Context) []string {
 }
 
 func hasServer(dir string) bool {
-	for _, name := range []string{"initdb", "postgres"} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-			return false
+	return isProgram(filepath.Join(dir, "initdb")) && isProgram(filepath.Join(dir, "postgres"))
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && !info.IsDir() && info.Mode()&0o111 != 0
+}
+
+// clientProgram returns the path of a client program for a server of a major
+// version: the one beside the server, else one of Debian's packages that
+// understands this server. "" is none.
+func clientProgram(name, binDir string, server int) string {
+	if path := filepath.Join(binDir, name); isProgram(path) {
+		return path
+	}
+	for _, dir := range slices.Backward(InstalledBinDirs()) {
+		path := filepath.Join(dir, name)
+		if isProgram(path) && understands(name, major(dir), server) {
+			return path
 		}
 	}
-	return true
+	if path, err := exec.LookPath(name); err == nil && binDir == "" { // of a server that somebody else runs
+		return path
+	}
+	return ""
+}
+
+// understands reports whether a program of one major version works with the
+// server of another. Source: manual, the Notes of each program.
+func understands(name string, program, server int) bool {
+	switch name {
+	case "psql", "pgbench":
+		return true
+	case "pg_waldump", "pg_ctl":
+		return program == server
+	default:
+		return program >= server
+	}
 }
 
 // major reads the version from a path such as /usr/lib/postgresql/15/bin.

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 )
 
 // RunStandby sets up a hot standby of a server that this package started, and
-// starts it. Settings and pg_hba.conf are the primary's. Callers must Close it.
+// starts it. Settings and pg_hba.conf are the primary's, which is stopped for
+// the copy: some packages of binaries have no pg_basebackup. Callers must Close
+// it. Source: manual, 25.2 "File System Level Backup" and 26.2.4 "Setting Up a
+// Standby Server".
 func RunStandby(ctx context.Context, primary *Server) (*Server, error) {
 	if primary.external != nil {
 		return nil, errExternal
@@ -25,8 +27,7 @@ func RunStandby(ctx context.Context, primary *Server) (*Server, error) {
 		s.janitor, err = startJanitor(ctx, s.dir)
 	}
 	if err == nil {
-		err = s.run(ctx, "pg_basebackup", "--pgdata="+s.dataDir(), "--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast",
-			"--no-sync", "--host="+primary.dir, "--port="+strconv.Itoa(primary.port), "--username="+Superuser)
+		err = s.copyOf(ctx, primary)
 	}
 	if err == nil {
 		err = s.startOnPort(ctx)
@@ -35,6 +36,27 @@ func RunStandby(ctx context.Context, primary *Server) (*Server, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// copyOf makes the data directory of a standby.
+func (s *Server) copyOf(ctx context.Context, primary *Server) error {
+	if err := primary.Stop(Fast); err != nil {
+		return err
+	}
+	if err := copyTree(primary.dataDir(), s.dataDir()); err != nil {
+		return fmt.Errorf("copy the primary's data directory: %w", err)
+	}
+	if err := primary.Start(ctx); err != nil {
+		return err
+	}
+	conninfo := fmt.Sprintf("host=%s port=%d user=%s", primary.dir, primary.port, Superuser)
+	if err := s.writeData("postgresql.auto.conf", "primary_conninfo = '"+conninfo+"'\n"); err != nil {
+		return err
+	}
+	if err := s.writeData("standby.signal", ""); err != nil {
+		return err
+	}
+	return s.account.ownAll(s.dataDir())
 }
 
 // StartStandby is RunStandby for one test, which ends it.

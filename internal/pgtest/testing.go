@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -84,6 +85,28 @@ func Shared(tb testing.TB) *Server {
 		tb.Fatalf("pgtest: %v", err)
 	}
 	return s
+}
+
+// Program returns the path of one of PostgreSQL's client programs. A test for
+// which there is none is skipped: some packages of binaries have the server
+// alone.
+func (s *Server) Program(tb testing.TB, name string) string {
+	tb.Helper()
+	path := clientProgram(name, s.binDir, s.Major(tb))
+	if path == "" {
+		tb.Skipf("there is no %s for PostgreSQL %d: not in %s, and none of /usr/lib/postgresql/*/bin will do", name, s.Major(tb), s.binDir)
+	}
+	return path
+}
+
+// Major returns the server's major version.
+func (s *Server) Major(tb testing.TB) int {
+	tb.Helper()
+	n, err := strconv.Atoi(s.Value(tb, Superuser, "SHOW server_version_num"))
+	if err != nil {
+		tb.Fatalf("pgtest: %v", err)
+	}
+	return n / 10000
 }
 
 // NewDatabase makes an empty database for one test and returns its name; it is
