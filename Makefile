@@ -2,9 +2,13 @@
 
 GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-lint
 FUZZTIME ?= 30s
+# The newest PostgreSQL, whose protocol is newer than the others', and the tests
+# that show what it changes; "make versions" runs all of them on each version.
+NEWEST = 18
+PROTOCOL = Scenarios|FirstBytes|Version|Key|Cancel|ReadOnly|Refus|Bracket
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance faults idle
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance faults idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -17,9 +21,11 @@ fmt:
 lint:
 	$(GOLANGCI_LINT) run
 
-test: setup
+test:
+	@internal/tools/setup.sh $(NEWEST)
 	go vet ./...
 	go test -race -shuffle=on -timeout=30m ./...
+	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -run '$(PROTOCOL)' ./proxy
 	CGO_ENABLED=0 go test -run Allocat ./inspect ./policy ./proxy/session
 	CGO_ENABLED=0 go build ./policy/... ./proxy/... ./admin/...
 
@@ -46,6 +52,11 @@ faults: setup
 # Memory of idle sessions. Writes docs/compatibility/idle.md.
 idle: build
 	go run ./bench/idle -page docs/compatibility/idle.md
+
+# The tests that need a PostgreSQL against 14, 15, 16, 17 and 18, which it
+# fetches; about half an hour. Writes the table of docs/compatibility.md.
+versions: setup
+	internal/tools/versions.sh $(ARGS)
 
 fuzz:
 	internal/tools/fuzz.sh $(FUZZTIME)

@@ -158,6 +158,7 @@ pgx_suite() { # LABEL of the policy in force
 }
 
 write_page() {
+	sed -n '/<!-- versions:begin -->/,/<!-- versions:end -->/p' "$out" >"$work/versions" # versions.sh wrote it
 	{
 		cat <<'TEXT'
 # Compatibility
@@ -177,6 +178,7 @@ TEXT
 
 What faults do, from lost packets to a full disk: [faults](compatibility/faults.md). What idle sessions cost: [idle](compatibility/idle.md).
 TEXT
+		cat "$work/versions"
 	} >"$out"
 	cat "$out"
 }

