@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 
 	"lockkeeper/proxy/wire"
 )
@@ -42,13 +43,17 @@ func (t *Target) attempts(e *endpoint) []attempt {
 }
 
 // connected is a server connection on which the startup packet was sent and
-// the first message was received.
+// the server's answer was received.
 type connected struct {
 	net.Conn
-	first   []byte
+	version []byte // NegotiateProtocolVersion, which comes before the answer; most servers need none
+	first   []byte // the first message of the answer
 	tls     bool
 	reached endpoint
 }
+
+// said returns all that the server has sent.
+func (c *connected) said() []byte { return slices.Concat(c.version, c.first) }
 
 // connect opens a server connection and sends the startup packet. Where
 // sslmode allows both, an authorization error (28000: no pg_hba.conf line for
@@ -92,12 +97,22 @@ func (t *Target) try(ctx context.Context, e *endpoint, a attempt, startup []byte
 		_ = c.Close()
 		return nil, fmt.Errorf("send startup packet: %w", err)
 	}
-	c.first, err = readMessage(c)
-	if err != nil {
+	if err := c.readFirst(); err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("read the server's first message: %w", err)
 	}
 	return c, nil
+}
+
+// readFirst reads the server's answer to the startup packet. Source: manual,
+// 55.2.1 "Start-up", NegotiateProtocolVersion.
+func (c *connected) readFirst() (err error) {
+	c.first, err = readMessage(c)
+	if err == nil && c.first[0] == 'v' && len(c.first) > wire.HeaderLen {
+		c.version = c.first
+		c.first, err = readMessage(c)
+	}
+	return err
 }
 
 // open dials an address and negotiates TLS.

@@ -20,15 +20,18 @@ func (g *guard) pause(hold time.Duration, refuse bool) {
 // awaitHeld waits until the guard holds n sessions.
 func (g *guard) awaitHeld(n int) {
 	g.t.Helper()
-	eventually(g.t, fmt.Sprintf("%d sessions held", n), func() bool {
-		held := 0
-		for _, s := range g.srv.Sessions() {
-			if s.State == "held" {
-				held++
-			}
+	eventually(g.t, fmt.Sprintf("%d sessions held", n), func() bool { return g.held() == n })
+}
+
+// held returns how many sessions the guard holds.
+func (g *guard) held() int {
+	n := 0
+	for _, s := range g.srv.Sessions() {
+		if s.State == "held" {
+			n++
 		}
-		return held == n
-	})
+	}
+	return n
 }
 
 var holds = map[string][]string{

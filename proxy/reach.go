@@ -23,7 +23,10 @@ const (
 var errClientGone = errors.New("client closed the connection before a server was reached")
 
 // notReady is a server that answered that it is starting up or shutting down.
-type notReady struct{ answer []byte }
+type notReady struct {
+	answer []byte // the error
+	said   []byte // all that the client is told
+}
 
 // Error returns what the server said.
 func (n *notReady) Error() string {
@@ -48,7 +51,7 @@ func (s *Server) dial(h *hello, t *Target, startup []byte) (*connected, error) {
 	}
 	s.metrics.connectFailures.Inc()
 	if n, ok := errors.AsType[*notReady](err); ok {
-		return nil, &fatal{sqlstate: "57P03", message: n.Error(), raw: n.answer}
+		return nil, &fatal{sqlstate: "57P03", message: n.Error(), raw: n.said}
 	}
 	return nil, &fatal{
 		sqlstate: "08001", message: "lockkeeper cannot connect to the server", cause: err,
@@ -151,7 +154,7 @@ func (s *Server) reach(ctx context.Context, t *Target, e *endpoint, want session
 // suits looks at what the server has said so far.
 func (s *Server) suits(ctx context.Context, c *connected, t *Target, want sessionAttr) error {
 	if starting(c.first) {
-		return &notReady{c.first}
+		return &notReady{c.first, c.said()}
 	}
 	if want == sessionAny || t.Control != "" || c.first[0] == 'E' {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"lockkeeper/internal/pgtest"
+	"lockkeeper/proxy/wire"
 )
 
 // transparent is a policy under which nothing acts.
@@ -21,7 +22,8 @@ const transparent = "profile: postgres\n"
 // rules and under the default policy: all runs receive the same messages.
 // UPDATE_GOLDEN=1 writes the B lines as the server answers directly.
 //
-// Other lines: "startup NAME VALUE …" instead of the default login, "flush"
+// Other lines: "startup NAME VALUE …" instead of the default login, "protocol
+// MINOR" before it asks for 3.MINOR, "flush"
 // writes what was collected, "other SQL" runs SQL on another connection ($pid
 // is the client's server process), "cancel" sends a CancelRequest, "shutdown"
 // closes the client's sending side, "# …" is a comment.
@@ -185,6 +187,9 @@ func (p *player) line(w []string) {
 			w[i] = strings.ReplaceAll(w[i], "$db", p.db)
 		}
 		p.c.startup(w[1:]...)
+	case "protocol":
+		minor, _ := strconv.Atoi(w[1])
+		p.c.version = wire.Version3 + uint32(minor)
 	case "flush":
 		p.c.flush()
 	case "until":

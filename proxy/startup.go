@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -122,28 +124,47 @@ func (h *hello) read() error {
 		if err := h.readPacket(); err != nil {
 			return err
 		}
-		switch h.startup.Code {
-		case wire.SSLCode:
-			if sslDone {
-				return &fatal{sqlstate: "0A000", message: "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.0"}
-			}
+		switch {
+		case h.startup.Code == wire.SSLCode && !sslDone:
 			sslDone = true
 			if err := h.secure(); err != nil {
 				return err
 			}
-		case wire.GSSENCCode:
-			if gssDone {
-				return &fatal{sqlstate: "0A000", message: "unsupported frontend protocol 1234.5680: server supports 3.0 to 3.0"}
-			}
+		case h.startup.Code == wire.GSSENCCode && !gssDone:
 			gssDone = true
 			if _, err := h.conn.Write([]byte{'N'}); err != nil {
 				return fmt.Errorf("refuse GSS encryption: %w", err)
 			}
 		default:
+			h.askAsVersion()
 			return nil
 		}
 	}
 }
+
+// askAsVersion prepares a request for encryption that comes a second time: a
+// version of the protocol, then, which the server does not know and complains
+// of with those that it knows. On its own connection the request would be the
+// first, so another version stands for it.
+func (h *hello) askAsVersion() {
+	if h.startup.Code == wire.SSLCode || h.startup.Code == wire.GSSENCCode {
+		binary.BigEndian.PutUint32(h.raw[4:], noVersion)
+	}
+}
+
+// asAsked puts the client's version back into the server's complaint.
+func (h *hello) asAsked(said []byte) []byte {
+	if h.startup.Code != wire.SSLCode && h.startup.Code != wire.GSSENCCode {
+		return said
+	}
+	return bytes.ReplaceAll(said, versionText(noVersion), versionText(h.startup.Code)) // of one length: both have eight digits
+}
+
+// noVersion is a version that no server knows; its number looks like those of
+// the requests for encryption.
+const noVersion = 1234<<16 | 5999
+
+func versionText(code uint32) []byte { return fmt.Appendf(nil, "%d.%d", code>>16, code&0xffff) }
 
 func (h *hello) readPacket() error {
 	var length [4]byte
@@ -273,7 +294,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		ServerTLS:      server.tls,
 		StatementBytes: s.cfg.Limits.StatementBytes,
 	}, host{s})
-	c.pair = engine.NewPair(s.engineConfig(), h.conn, server.Conn, x, server.first)
+	c.pair = engine.NewPair(s.engineConfig(), h.conn, server.Conn, x, h.asAsked(server.said()))
 	if err := h.conn.SetReadDeadline(time.Time{}); err != nil {
 		_ = server.Close()
 		return fmt.Errorf("begin session: %w", err)

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -29,8 +30,16 @@ func TestFirstBytesAreAnsweredAsByTheServer(t *testing.T) {
 	}{
 		"SSLRequest":                     {steps: []string{ssl, packet(wire.Version3, login+"\x00")}},
 		"SSLRequest twice":               {steps: []string{ssl, ssl}},
+		"SSLRequest and a cancel":        {steps: []string{ssl, string(wire.AppendCancel(nil, 1, make([]byte, 32)))}},
 		"minor version of the future":    {steps: []string{packet(wire.Version3+9999, login+"_pq_.not_yet\x001\x00\x00")}},
 		"an option of the future":        {steps: []string{packet(wire.Version3, login+"_pq_.not_yet\x001\x00\x00")}},
+		"minor version 1":                {steps: []string{packet(wire.Version3+1, login+"\x00")}},
+		"minor version 2":                {steps: []string{packet(wire.Version3+2, login+"\x00")}},
+		"minor version 3":                {steps: []string{packet(wire.Version3+3, login+"\x00")}},
+		"the highest minor version":      {steps: []string{packet(wire.Version3+0xffff, login+"\x00")}},
+		"options, and no user":           {steps: []string{packet(wire.Version3+2, "_pq_.a\x00\x00_pq_.b\x00x\x00_pq_.a\x00y\x00\x00")}},
+		"an option without a name":       {steps: []string{packet(wire.Version3, login+"_pq_.\x00x\x00\x00")}},
+		"a setting that is no option":    {steps: []string{packet(wire.Version3+2, login+"_pq_not\x00x\x00\x00")}},
 		"protocol 4.0":                   {steps: []string{packet(4<<16, login+"\x00")}},
 		"protocol 2.0":                   {steps: []string{packet(2<<16, strings.Repeat("\x00", 288))}},
 		"protocol 1.0":                   {steps: []string{packet(1<<16, "\x00")}},
@@ -44,6 +53,10 @@ func TestFirstBytesAreAnsweredAsByTheServer(t *testing.T) {
 		"a length of 7":                  {steps: []string{"\x00\x00\x00\x07\x00\x03\x00"}},
 		"HTTP":                           {steps: []string{"GET / HTTP/1.1\r\n\r\n"}},
 		"a cancel request of nobody":     {steps: []string{string(wire.AppendCancel(nil, 1, []byte("key.")))}},
+		"a cancel request, 32 bytes":     {steps: []string{string(wire.AppendCancel(nil, 1, make([]byte, 32)))}},
+		"a cancel request, 256 bytes":    {steps: []string{string(wire.AppendCancel(nil, 1, make([]byte, 256)))}},
+		"a cancel request, 257 bytes":    {steps: []string{string(wire.AppendCancel(nil, 1, make([]byte, 257)))}},
+		"a cancel request, 3 bytes":      {steps: []string{string(wire.AppendCancel(nil, 1, make([]byte, 3)))}},
 		"a cancel request without a key": {steps: []string{packet(wire.CancelCode, "pid.")}},
 		"byte by byte":                   {steps: []string{packet(wire.Version3, login+"\x00") + "Q\x00\x00\x00\x0dselect 1\x00"}, bytes: true},
 		"user twice":                     {steps: []string{packet(wire.Version3, "user\x00nobody_at_all\x00"+login+"\x00")}},
@@ -86,7 +99,7 @@ func firstBytes(t *testing.T, addr string, steps []string, single bool) string {
 		}
 		switch m := wire.Message(rest[i : i+size]); m.Type() {
 		case 'K':
-			answers += "K"
+			answers += fmt.Sprintf("K%d", len(m))
 		case 'E': // without lines of source
 			answers += show(m) + string(wire.Field(m.Body(), 'M'))
 		default:

@@ -234,6 +234,7 @@ func TestServersOwnWordsWhenItIsNotReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	version := message('v', []byte{0, 3, 0, 0, 0, 0, 0, 0})
 	answer := message('E', []byte("SFATAL\x00VFATAL\x00C57P03\x00Mthe database system is starting up\x00\x00"))
 	go func() {
 		for {
@@ -242,7 +243,7 @@ func TestServersOwnWordsWhenItIsNotReady(t *testing.T) {
 				return
 			}
 			c.Read(make([]byte, 1000))
-			c.Write(answer)
+			c.Write(append(version, answer...))
 			c.Close()
 		}
 	}()
@@ -251,8 +252,10 @@ func TestServersOwnWordsWhenItIsNotReady(t *testing.T) {
 	})
 	c := dialRaw(t, g.addr)
 	c.conn.Write(startupPacket(g.db))
-	if m := c.read(); string(m) != string(answer) {
-		t.Errorf("got %q, want %q", m, answer)
+	for _, want := range [][]byte{version, answer} {
+		if m := c.read(); string(m) != string(want) {
+			t.Errorf("got %q, want %q", m, want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ type rawClient struct {
 	pid  uint32
 	key  []byte
 
-	status byte // of the last ReadyForQuery
+	version uint32 // of the protocol; 0 is 3.0
+	status  byte   // of the last ReadyForQuery
 }
 
 // dialRaw connects to an address without sending anything.
@@ -56,7 +58,7 @@ func loginRaw(t testing.TB, addr, database string, more ...string) *rawClient {
 }
 
 func (c *rawClient) startup(parameters ...string) {
-	body := binary.BigEndian.AppendUint32(nil, wire.Version3)
+	body := binary.BigEndian.AppendUint32(nil, cmp.Or(c.version, wire.Version3))
 	for _, p := range parameters {
 		body = append(append(body, p...), 0)
 	}
@@ -203,6 +205,9 @@ func show(m wire.Message) string {
 	case 'S':
 		return fmt.Sprintf("ParameterStatus %q", bytes.Split(body, []byte{0})[:2])
 	case 'K':
+		if key := body[4:]; len(key) != 4 {
+			return fmt.Sprintf("BackendKeyData with a key of %d bytes", len(key))
+		}
 		return "BackendKeyData"
 	case 'd':
 		return fmt.Sprintf("CopyData %q", body)
@@ -263,7 +268,7 @@ func same(m wire.Message) string {
 	case m == nil:
 		return "EOF"
 	case m.Type() == 'K':
-		return "K"
+		return fmt.Sprintf("K%d", len(m))
 	case m.Type() == 'A':
 		return "A" + string(m.Body()[4:])
 	case m.Type() == 'E': // but its context, which a cancel finds by chance

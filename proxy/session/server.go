@@ -668,7 +668,7 @@ func (s *Session) parameterStatus(body []byte) {
 
 // backendKey keeps the server's process id and cancel key.
 func (s *Session) backendKey(body []byte) {
-	if len(body) >= 4 {
+	if len(body) >= 4 && len(body) <= 4+wire.MaxKey { // the client, too, refuses a longer one
 		s.pid = binary.BigEndian.Uint32(body)
 		s.key = append([]byte(nil), body[4:]...)
 	}

@@ -16,7 +16,8 @@ const (
 	MaxStartup  = 10000 + 4 // MAX_STARTUP_PACKET_LENGTH and the length word
 	minStartup  = 8
 	cancelExact = 16 // the packet of a 4-byte key
-	cancelMax   = 12 + 256
+	cancelMax   = 12 + MaxKey
+	MaxKey      = 256 // bytes of a cancel key; PostgreSQL has 4, and 32 in protocol 3.2
 )
 
 // ErrStartup says that the first bytes of a connection are no startup packet.
@@ -57,7 +58,8 @@ func (s *Startup) Get(name string) string {
 }
 
 // DecodeStartup reads a whole startup packet. Source: ProcessStartupPacket in
-// src/backend/postmaster/postmaster.c.
+// src/backend/postmaster/postmaster.c; since PostgreSQL 17 in
+// src/backend/tcop/backend_startup.c.
 func DecodeStartup(b []byte) (*Startup, error) {
 	n, ok, err := StartupSize(b)
 	if err != nil || !ok || n != len(b) {
