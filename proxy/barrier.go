@@ -310,6 +310,23 @@ func (b *barrier) position(ctx context.Context, control *pgconn.PgConn, r *Barri
 		return fmt.Errorf("read the server's clock: %w", err)
 	}
 	r.Time = time.UnixMicro(int64(seconds * 1e6)).UTC()
+	return loginTriggers(ctx, control, r)
+}
+
+// loginTriggers names the databases in which a trigger runs at every login:
+// what it writes is committed before the session's first statement, and not
+// stopped by anything that lockkeeper sends. Source: manual, 40.1 "Overview of
+// Event Trigger Behavior" and 53.15 "pg_database" of PostgreSQL 17.
+func loginTriggers(ctx context.Context, control *pgconn.PgConn, r *BarrierReport) error {
+	results, err := control.Exec(ctx, "SELECT d.datname FROM pg_catalog.pg_database d WHERE pg_catalog.jsonb_extract_path_text("+
+		"pg_catalog.to_jsonb(d), 'dathasloginevt') OPERATOR(pg_catalog.=) 'true'").ReadAll() // older servers have no such column
+	if err != nil {
+		return fmt.Errorf("look for login event triggers: %w", err)
+	}
+	for _, row := range results[0].Rows {
+		r.Lacking = append(r.Lacking, fmt.Sprintf("database %s has a login event trigger: what that writes is committed at every login; "+
+			"see whether it writes, and if so ALTER EVENT TRIGGER … DISABLE", row[0]))
+	}
 	return nil
 }
 

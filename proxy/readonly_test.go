@@ -59,7 +59,9 @@ func TestReadOnlyRefusesWhateverWrites(t *testing.T) {
 		"select 1 into y", "create table y as select 1", "do $$begin perform archive_partners(); end$$", "call purge_messages()",
 		"execute byname", "execute nothing", "prepare w as " + insert, "select lo_create(0)", "copy (select archive_partners()) to stdout",
 		"copy bus_bus to '/dev/null'", "copy bus_bus to program 'true'", "alter system set work_mem = '1MB'", "checkpoint", "load 'plpgsql'",
-		"prepare transaction 'x'", "commit prepared 'x'", "selec", "set session characteristics as transaction read write",
+		"prepare transaction 'x'", "commit prepared 'x'", "selec",
+		"select pg_clear_relation_stats('public', 'bus_bus')", "select pg_restore_relation_stats('relname', 'bus_bus')", "select pg_log_standby_snapshot()",
+		"select brin_summarize_new_values('bus_bus_pkey')", "select gin_clean_pending_list('bus_bus_pkey')", "set session characteristics as transaction read write",
 		"set default_transaction_read_only = off", "set transaction_read_only = off", "set transaction read write", "alter role current_user set work_mem = '1MB'",
 		"begin; " + insert + "; commit", "select 1; " + insert, "begin read write; " + writes, "notify_nothing",
 	} {
@@ -324,6 +326,83 @@ func TestTheBarrierCoversClientsThatAreGone(t *testing.T) {
 	g.awaitSleeper(0)
 	if n := g.pg.Value(t, g.db, "select count(*) from bus_bus"); n != "0" {
 		t.Errorf("%s rows were committed", n)
+	}
+}
+
+// A trigger on login, which PostgreSQL 17 brought, commits before lockkeeper can
+// make anything read-only: whoever begins read-only is told.
+func TestReadOnlyNamesLoginTriggers(t *testing.T) {
+	g := newGuard(t)
+	lacking := func() []string {
+		c := g.readOnly(policy.RefuseCommit, 0)
+		defer g.contain()
+		ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
+		defer cancel()
+		reports, err := g.srv.Barrier(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reports[0].Lacking
+	}
+	if got := lacking(); len(got) != 0 {
+		t.Errorf("without a trigger: %q", got)
+	}
+	if g.pg.Major(t) < 17 {
+		return
+	}
+	g.pg.MustExec(t, g.db, `create table logins (at timestamptz);
+		create function note_login() returns event_trigger language plpgsql as 'begin insert into public.logins values (now()); end';
+		create event trigger note_login on login execute function note_login()`)
+	if got := lacking(); len(got) != 1 || !strings.Contains(got[0], g.db) {
+		t.Errorf("with a trigger: %q", got)
+	}
+}
+
+// What the parser's grammar lacks is refused where it might write to a critical
+// table, in read-only wherever it is, and passes elsewhere. A server that lacks
+// it, too, says so itself.
+func TestGrammarNewerThanTheParser(t *testing.T) {
+	g := newGuard(t)
+	state := func() string {
+		return g.pg.Value(t, g.db, "select concat((select count(*) from account_move where state = 'x'), ' ', (select count(*) from account_move), ' ', (select count(*) from bus_bus))")
+	}
+	before := state()
+	p := g.peer()
+	unbounded := []string{
+		"merge into account_move t using (select 1) s on true when matched then update set state = 'x' returning 1",                       // 17
+		"with m as (merge into account_move t using (select 1) s on true when matched then delete returning 1) select * from m",           // 17
+		"merge into account_move t using (select -1 as id) s on t.id = s.id when not matched by source then delete",                       // 17
+		"update account_move set state = 'x' from json_table('[1]', '$[*]' columns (a int path '$')) j where a = 1",                       // 17
+		"update account_move set state = 'x' returning with (old as o, new as n) o.state, n.state",                                        // 18
+		"delete from account_move returning with (old as gone) gone.id",                                                                   // 18
+		"explain analyze update account_move set state = 'x' returning with (old as o) o.state",                                           // 18
+		"do $$begin delete from account_move returning with (old as o) o.id; end$$; delete from account_move returning with (old as o) 1", // 18
+	}
+	for _, sql := range unbounded {
+		for _, send := range []string{"Q " + sql, "P - " + sql + " ; B - - ; E - ; S"} {
+			if got := p.run(send); !strings.Contains(got, "E 23G01") {
+				t.Errorf("%s: %s", send, got)
+			}
+		}
+	}
+	d := g.directPeer()
+	for _, sql := range []string{
+		"select a from json_table('[1, 2]', '$[*]' columns (a int path '$')) j", "select merge_action()", "select json_scalar(1), json_serialize('{}')",
+		"insert into bus_bus (channel) values (null) returning with (old as o, new as n) o.id is null and n.id > 0",
+		"create temp table t (a int, b int generated always as (a) virtual)", "select 0x10, 1_000",
+	} {
+		if want, got := d.run("Q begin ; Q "+sql+" ; Q rollback"), p.run("Q begin ; Q "+sql+" ; Q rollback"); got != want {
+			t.Errorf("%s: %s, directly %s", sql, got, want)
+		}
+	}
+	g.readOnly(policy.RefuseCommit, 0)
+	for _, sql := range append(unbounded, "insert into bus_bus (channel) values (null) returning with (new as n) n.id") {
+		if got := p.run("Q " + sql); !strings.Contains(got, "E 23G02") {
+			t.Errorf("in read-only: %s: %s", sql, got)
+		}
+	}
+	if after := state(); after != before {
+		t.Errorf("before %s, after %s", before, after)
 	}
 }
 

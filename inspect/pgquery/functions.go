@@ -43,8 +43,9 @@ func hiddenBy(funcname []*pg.Node) inspect.Hidden {
 
 // escapesReadOnly reports whether the function has effects that a READ ONLY
 // transaction does not stop: it writes files or large objects (which servers
-// before 16 let through), makes or moves replication slots, writes WAL of its
-// own, controls the server, or does its work over a connection of its own.
+// before 16 let through), changes indexes or (since 18) the planner's statistics,
+// makes or moves replication slots, writes WAL of its own, controls the server,
+// or does its work over a connection of its own.
 // Source: the manual, SET TRANSACTION and 9.27; PreventCommandIfReadOnly is
 // not called in any of them.
 func escapesReadOnly(name string) bool {
@@ -58,14 +59,15 @@ func escapesReadOnly(name string) bool {
 
 // escapingPrefixes begin the names of whole families; read only.
 var escapingPrefixes = []string{
-	"dblink", "pg_backup_", "pg_copy_", "pg_create_", "pg_drop_", "pg_file_", "pg_logical_", "pg_replication_",
-	"pg_stat_reset", "pg_wal_replay_",
+	"brin_desummarize_", "brin_summarize_", "dblink", "pg_backup_", "pg_clear_", "pg_copy_", "pg_create_", "pg_drop_", "pg_file_",
+	"pg_logical_", "pg_replication_", "pg_restore_", "pg_stat_reset", "pg_wal_replay_",
 }
 
 // escapingFunctions are the rest, sorted; read only.
 var escapingFunctions = []string{
+	"gin_clean_pending_list",
 	"lo_creat", "lo_create", "lo_export", "lo_from_bytea", "lo_import", "lo_put", "lo_truncate", "lo_truncate64", "lo_unlink",
-	"lowrite", "pg_advance_replication_slot", "pg_import_system_collations", "pg_promote",
+	"lowrite", "pg_advance_replication_slot", "pg_import_system_collations", "pg_log_standby_snapshot", "pg_promote",
 	"pg_reload_conf", "pg_rotate_logfile", "pg_start_backup", "pg_stop_backup", "pg_switch_wal", "pg_sync_replication_slots",
 }
 
