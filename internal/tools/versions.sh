@@ -68,7 +68,8 @@ TEXT
 # The section is the page's last; the others are conformance.sh's.
 write_page() {
 	sed '/<!-- versions:begin -->/,/<!-- versions:end -->/d' $page >"$work/page"
-	{ cat -s "$work/page" && section; } >$page
+	{ cat "$work/page" && echo && section; } | cat -s >"$work/whole"
+	cat "$work/whole" >$page
 }
 
 failed=
