@@ -175,7 +175,7 @@ func TestTLSVersionsTowardsServers(t *testing.T) {
 }
 
 // TestDirectTLSTowardsServers has a guard as the server, for PostgreSQL does
-// it from version 17 on.
+// it from version 17 on; there it has a real one, too.
 func TestDirectTLSTowardsServers(t *testing.T) {
 	inner := newGuard(t, withTLS(t, proxy.TLSVersions{}))
 	host, port, err := net.SplitHostPort(inner.addr)
@@ -195,6 +195,16 @@ func TestDirectTLSTowardsServers(t *testing.T) {
 	}
 	if all := inner.srv.Sessions(); len(all) != 1 || !all[0].TLS {
 		t.Errorf("the inner guard's sessions: %+v", all)
+	}
+	if inner.pg.Major(t) < 17 {
+		return
+	}
+	pg := authServer(t)
+	g := between(t, pg, proxy.ClientTLS{}, proxy.Target{SSLMode: "verify-full", CA: pg.Certificates().CA, SSLNegotiation: "direct"})
+	for _, user := range []string{"only_ssl", "scram"} {
+		if withTLS, err := g.login(user, "disable", ""); err != nil || !withTLS {
+			t.Errorf("%s: TLS %v, %v", user, withTLS, err)
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package wire frames PostgreSQL's protocol 3.0: it peeks headers, cuts messages and collects runs of them, and never interprets SQL.
+// Package wire frames PostgreSQL's protocol 3: it peeks headers, cuts messages and collects runs of them, and never interprets SQL.
 package wire
 
 import (
