@@ -4,6 +4,7 @@
 #
 #   internal/tools/versions.sh [MAJOR…]
 #
+# $JOBS of them run at a time, one unless it is set.
 # Scenarios are played directly, too: what the server itself answers is what is
 # asked for. Tests that need a program which the binaries lack are not run, and
 # the table says so.
@@ -11,8 +12,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 page=docs/compatibility.md
-packages=(./proxy/... ./admin/... ./cmd/... ./internal/pgtest/...)
+# Packages, and which of their tests where few need a server.
+packages=(proxy cmd/lockkeeper admin/locks internal/pgtest "inspect/pgquery Server|InABlock")
 work=$(mktemp -d)
+chmod 755 "$work"
 trap 'rm -rf "$work"' EXIT
 majors=("$@")
 [ $# -gt 0 ] || majors=(14 15 16 17 18)
@@ -26,18 +29,16 @@ skipped() {
 }
 
 run() { # MAJOR
-	local bin log=$work/$1.log begun=$SECONDS
+	local bin package tests log=$work/$1.log begun=$SECONDS
 	bin=$(internal/tools/postgres.sh "$1")
-	echo "versions: PostgreSQL $1, $bin" >&2
-	LOCKKEEPER_PG_BIN=$bin go test -count=1 -v -timeout=30m "${packages[@]}" >"$log" 2>&1 || true
-	grep -E '^(--- FAIL|FAIL|panic:)' "$log" >&2 || true
-	if [ "$(count PASS "$log")" -eq 0 ]; then
-		tail -5 "$log" >&2
-		exit 1
-	fi
-	skipped "$log" | sed "s/^/$1\t/" >>"$work/skipped"
-	echo "| $("$bin/postgres" --version | awk '{print $3}') | $(count PASS "$log") | $(count FAIL "$log") | $(count SKIP "$log") | $((SECONDS - begun)) s |" | tee -a "$work/table" >&2
-	! grep -qE '^(--- FAIL|FAIL)' "$log" || failed=1
+	while read -r package tests; do
+		(cd "$package" && LOCKKEEPER_PG_BIN=$bin "$work/$(basename "$package").test" -test.v -test.timeout=40m -test.run="$tests") >>"$log" 2>&1 </dev/null ||
+			echo "FAIL $package" >>"$log"
+	done < <(printf '%s\n' "${packages[@]}")
+	grep -E '^(--- FAIL|FAIL |panic:)' "$log" | sed "s/^/$1: /" >&2 || true
+	skipped "$log" | sed "s/^/$1\t/" >"$work/$1.skipped"
+	echo "| $("$bin/postgres" --version | awk '{print $3}') | $(count PASS "$log") | $(count FAIL "$log") | $(count SKIP "$log") | $((SECONDS - begun)) s |" >"$work/$1.row"
+	echo "versions: $(cat "$work/$1.row")" >&2
 }
 
 section() {
@@ -54,7 +55,8 @@ with what the same server answers directly.
 | PostgreSQL | passed | failed | not run | time |
 |---|---|---|---|---|
 TEXT
-	cat "$work/table"
+	cat "$work"/*.row
+	cat "$work"/*.skipped >"$work/skipped"
 	if [ -s "$work/skipped" ]; then
 		printf '\nNot run:\n\n'
 		# One line for each test and reason; the folders in the reasons are this machine's.
@@ -72,9 +74,16 @@ write_page() {
 	cat "$work/whole" >$page
 }
 
-failed=
-for major in "${majors[@]}"; do
-	run "$major"
+for package in "${packages[@]%% *}"; do
+	go test -c -o "$work/$(basename "$package").test" "./$package"
 done
+for major in "${majors[@]}"; do
+	internal/tools/postgres.sh "$major" >/dev/null
+	while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-1}" ]; do wait -n || true; done
+	run "$major" &
+done
+wait
+rows=("$work"/*.row)
+[ ${#rows[@]} -eq ${#majors[@]} ] || exit 1
 [ $# -gt 0 ] || write_page
-[ -z "$failed" ]
+! grep -qE '^(--- FAIL|FAIL )' "$work"/*.log
