@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 # The newest PostgreSQL, whose protocol is newer than the others', and the tests
 # that show what it changes; "make versions" runs all of them on each version.
 NEWEST = 18
-PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS
+PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
 .PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance faults idle versions

@@ -82,6 +82,50 @@ func TestPgxRequiresVersion32(t *testing.T) {
 	}
 }
 
+// libpq, as the server's own extensions have it: from PostgreSQL 18 on it can
+// insist on 3.2.
+func TestLibpqRequiresVersion32(t *testing.T) {
+	g := open(t)
+	conninfo := strings.ReplaceAll(g.url("application_name=linked"), "'", "")
+	if g.pg.Major(t) >= 18 {
+		conninfo += " min_protocol_version=3.2 max_protocol_version=latest"
+	}
+	p := g.directPeer()
+	p.ok("create extension dblink")
+	p.ok("select dblink_connect('linked', '" + conninfo + "')")
+	if got := p.value("select n from dblink('linked', 'select 42') as t (n int)"); got != "42" {
+		t.Errorf("got %s", got)
+	}
+	p.ok("select dblink_send_query('linked', 'select pg_sleep(60)')")
+	eventually(t, "the statement runs", func() bool {
+		return g.pg.Value(t, g.db, "select count(*) from pg_stat_activity where application_name = 'linked' and query like 'select pg_sleep%' and state = 'active'") == "1"
+	})
+	if got := p.value("select dblink_cancel_query('linked')"); got != "OK" {
+		t.Errorf("cancel: %s", got)
+	}
+	if got := p.run("Q select * from dblink_get_result('linked') as t (n text)"); !strings.Contains(got, "E 57014") {
+		t.Errorf("the statement ended by %s", got)
+	}
+}
+
+// A standby follows its primary through lockkeeper.
+func TestAStandbyFollowsThroughTheGuard(t *testing.T) {
+	primary, standby := pair(t)
+	g := newGuard(t, func(s *setup) { s.pg = primary })
+	conninfo := strings.Replace(g.url("application_name=follower"), "dbname="+g.db, "", 1)
+	standby.MustExec(t, "postgres", "alter system set primary_conninfo = '"+conninfo+"'")
+	standby.MustExec(t, "postgres", "select pg_reload_conf()")
+	eventually(t, "it follows through the guard", func() bool {
+		all := g.srv.Sessions()
+		return len(all) == 1 && all[0].Application == "follower"
+	})
+	primary.MustExec(t, g.db, "create table followed as select generate_series(1, 1000) as n")
+	eventually(t, "the table is there, too", func() bool {
+		rows, err := standby.Query(t.Context(), g.db, "select count(*) from followed")
+		return err == nil && rows[0][0] == "1000"
+	})
+}
+
 // NegotiateProtocolVersion comes before the server's answer. Where lockkeeper
 // looks at that answer it sees it all the same.
 func TestANegotiatedVersionHidesNothing(t *testing.T) {
