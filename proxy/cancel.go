@@ -32,8 +32,9 @@ func cancelled(why string) *policy.Refusal {
 }
 
 // passCancel handles a CancelRequest: a held statement is ended here, anything
-// else is the server's. The client is answered by the end of the connection
-// only, when the server has done so: by then the signal was sent.
+// else is the server's. A key that nobody has here may be another lockkeeper's.
+// The client is answered by the end of the connection only, when the server has
+// done so: by then the signal was sent.
 func (s *Server) passCancel(req *wire.Startup) {
 	s.metrics.cancels.Inc()
 	ctx, stop := context.WithTimeout(s.ctx, cancelTimeout)
@@ -44,21 +45,29 @@ func (s *Server) passCancel(req *wire.Startup) {
 	case <-ctx.Done():
 		return
 	}
-	if s.deps.Console != nil && s.deps.Console.Cancel(req.PID, req.Key) {
-		return
+	if !s.CancelHere(ctx, req.PID, req.Key) && !s.cancelAtPeers(ctx, req) {
+		s.cancelEverywhere(ctx, req)
 	}
-	if c := s.byKey(req.PID, req.Key); c != nil {
-		if c.pair.Cancel(cancelled("due to user request")) {
-			return
-		}
-		s.warnCancel(s.cancelOn(ctx, c))
-		return
-	}
-	s.cancelEverywhere(ctx, req)
 }
 
-// cancelEverywhere passes on a request whose key no session has: to each
-// address, for the client may have reached any, through another lockkeeper.
+// CancelHere does what a cancel request asks for if its key is one of this
+// lockkeeper's sessions or console clients, and reports whether it is.
+func (s *Server) CancelHere(ctx context.Context, pid uint32, key []byte) bool {
+	if s.deps.Console != nil && s.deps.Console.Cancel(pid, key) {
+		return true
+	}
+	c := s.byKey(pid, key)
+	if c == nil {
+		return false
+	}
+	if !c.pair.Cancel(cancelled("due to user request")) {
+		s.warnCancel(s.cancelOn(ctx, c))
+	}
+	return true
+}
+
+// cancelEverywhere passes on a request whose key no session has, here or at a
+// peer: to each address, for the client may have reached any.
 func (s *Server) cancelEverywhere(ctx context.Context, req *wire.Startup) {
 	var sent errgroup.Group
 	sent.SetLimit(maxCancelFanOut)

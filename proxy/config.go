@@ -18,6 +18,10 @@ type Config struct {
 	TLS     ClientTLS         `yaml:"tls"`
 	TCP     TCP               `yaml:"tcp"`
 	Limits  Limits            `yaml:"limits"`
+
+	// Peers are other lockkeepers that clients may reach at the same address:
+	// host:port, or a socket's path. Cancel requests are passed on to them.
+	Peers []string `yaml:"peers"`
 }
 
 // Listen says where clients connect.
@@ -230,7 +234,7 @@ func (c Config) Validate() error {
 	if err := c.TLS.validate(); err != nil {
 		complain("tls: %w", err)
 	}
-	all = append(all, c.TCP.validate(), c.Limits.validate())
+	all = append(all, c.TCP.validate(), validatePeers(c.Peers), c.Limits.validate())
 	return errors.Join(all...)
 }
 

@@ -25,7 +25,7 @@ type metrics struct {
 
 	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted, proxyHeaders, proxyErrors prometheus.Counter
 
-	limits, timeouts, lost *prometheus.CounterVec
+	limits, timeouts, lost, peerCancels *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -49,6 +49,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
 		lost:            vec("lockkeeper_connections_lost_total", "Sessions ended because a connection broke: it was reset, or nothing was heard of the other side for as long as tcp allows.", "side"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
+		peerCancels:     vec("lockkeeper_peer_cancels_total", "Cancel requests of clients that other lockkeepers were asked to handle, one for each asked: known (it did), unknown (it has no such session), failed.", "outcome"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
 		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),

@@ -64,6 +64,8 @@ type Server struct {
 	descriptors descriptors
 	held        atomic.Int64  // clients that wait for a server
 	cancels     chan struct{} // one token for each cancel request being passed on
+	forwarded   chan struct{} // the same, of those that come from peers: they must not wait for each other
+	peers       peers
 
 	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
@@ -101,8 +103,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, deps: deps, pacer: newPacer(), budget: engine.NewBudget(cfg.Limits.CollectedBytes),
-		cancels: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{}, descriptors: ownDescriptors(),
+		cancels: make(chan struct{}, maxCancels), forwarded: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{}, descriptors: ownDescriptors(),
 	}
+	s.peers.configure(cfg.Peers)
 	if s.lookup = deps.LookupHost; s.lookup == nil {
 		s.lookup = net.DefaultResolver.LookupHost
 	}

@@ -40,8 +40,12 @@ func (s *Server) handle(c net.Conn, leave func()) {
 		h.answer(err)
 		return
 	}
-	if h.startup.Code == wire.CancelCode {
+	switch h.startup.Code {
+	case wire.CancelCode:
 		s.passCancel(h.startup)
+		return
+	case wire.PeerCancelCode:
+		s.answerPeer(h)
 		return
 	}
 	serve := s.serveSession

@@ -253,6 +253,7 @@ func (c *config) needRestart(n *config) []string {
 		{"server", c.Servers, n.Servers},
 		{"tls", c.TLS, n.TLS},
 		{"limits", c.Limits, n.Limits},
+		{"peers", c.Peers, n.Peers},
 		{"admin", c.Admin, n.Admin},
 		{"journal", withoutClock(&c.Journal), withoutClock(&n.Journal)},
 	} {

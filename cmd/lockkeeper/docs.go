@@ -271,6 +271,7 @@ func bounds() []bound {
 			"file descriptors (the process's limit of open files)", fmt.Sprintf("%d are kept for operators and the journal, or half where there are few", proxy.ReservedDescriptors),
 			"new clients are refused with 53300; then those go that have not said who they are", "`lockkeeper_descriptors`, `lockkeeper_limit_refusals_total`",
 		},
+		{"`peers`", "none; at most 16", "a cancel request waits for their answers for 2 s, then it goes to the servers", "`lockkeeper_peer_cancels_total`"},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",

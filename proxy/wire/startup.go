@@ -12,6 +12,11 @@ const (
 	CancelCode  = 1234<<16 | 5678
 	SSLCode     = 1234<<16 | 5679
 	GSSENCCode  = 1234<<16 | 5680
+
+	// PeerCancelCode is lockkeeper's own, for a CancelRequest that comes from
+	// another lockkeeper: no server has protocol version 19531.
+	PeerCancelCode = ('L'<<8|'K')<<16 | 5678
+
 	Version3    = 3 << 16
 	MaxStartup  = 10000 + 4 // MAX_STARTUP_PACKET_LENGTH and the length word
 	minStartup  = 8
@@ -40,8 +45,8 @@ func StartupSize(b []byte) (size int, ok bool, err error) {
 type Startup struct {
 	Code       uint32 // protocol version or one of the codes
 	Parameters []Parameter
-	PID        uint32 // CancelRequest
-	Key        []byte // CancelRequest
+	PID        uint32 // CancelRequest, a peer's too
+	Key        []byte // CancelRequest, a peer's too
 }
 
 // Parameter is one name and value of a StartupMessage.
@@ -70,7 +75,7 @@ func DecodeStartup(b []byte) (*Startup, error) {
 	switch s.Code {
 	case SSLCode, GSSENCCode:
 		return s, nil
-	case CancelCode:
+	case CancelCode, PeerCancelCode:
 		if len(b) < cancelExact || len(b) > cancelMax {
 			return nil, fmt.Errorf("cancel request: %w", ErrStartup)
 		}
@@ -101,8 +106,24 @@ func DecodeStartup(b []byte) (*Startup, error) {
 
 // AppendCancel appends a CancelRequest for pid and key.
 func AppendCancel(dst []byte, pid uint32, key []byte) []byte {
+	return appendCancel(dst, CancelCode, pid, key)
+}
+
+// AppendPeerCancel appends the same for another lockkeeper, which answers
+// whether it knows the key and passes the request on to no one else.
+func AppendPeerCancel(dst []byte, pid uint32, key []byte) []byte {
+	return appendCancel(dst, PeerCancelCode, pid, key)
+}
+
+// What a lockkeeper answers to another.
+const (
+	PeerKnows    = 'Y' // and has done it
+	PeerKnowsNot = 'N'
+)
+
+func appendCancel(dst []byte, code, pid uint32, key []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(12+len(key))) // keys are at most 256 bytes
-	dst = binary.BigEndian.AppendUint32(dst, CancelCode)
+	dst = binary.BigEndian.AppendUint32(dst, code)
 	dst = binary.BigEndian.AppendUint32(dst, pid)
 	return append(dst, key...)
 }
