@@ -95,7 +95,12 @@ type Limits struct {
 	// all.
 	ConnectHold     time.Duration `yaml:"connect_hold"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout"` // TERM: transactions may finish for this long
-	HeldBytes       int           `yaml:"held_bytes"`       // what a session may send while it is held
+
+	// TakeoverWait is how long the sessions of a process that was taken over
+	// from may stay, before they are ended as at TERM. Zero is at once.
+	TakeoverWait time.Duration `yaml:"takeover_wait"`
+
+	HeldBytes int `yaml:"held_bytes"` // what a session may send while it is held
 
 	// Logins bounds clients that have not said who they are (then the oldest
 	// goes), and again those that have and are not logged in (then the new one
@@ -125,7 +130,7 @@ func Default() Config {
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, CommentNesting: 64, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
-			ShutdownTimeout: 30 * time.Second, HeldBytes: 64 << 10, Logins: 1000,
+			ShutdownTimeout: 30 * time.Second, TakeoverWait: 5 * time.Minute, HeldBytes: 64 << 10, Logins: 1000,
 		},
 	}
 }
@@ -255,6 +260,7 @@ func (l *Limits) validate() error {
 		{"connect_timeout", int64(l.ConnectTimeout)},
 		{"connect_hold", int64(l.ConnectHold)},
 		{"shutdown_timeout", int64(l.ShutdownTimeout)},
+		{"takeover_wait", int64(l.TakeoverWait)},
 		{"held_bytes", int64(l.HeldBytes)},
 		{"logins", int64(l.Logins)},
 		{"user_sessions", int64(l.UserSessions)},

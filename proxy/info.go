@@ -17,6 +17,10 @@ type SessionInfo struct {
 	// host:port, or a socket's path.
 	ServerAddress string `json:"server_address"`
 
+	// Draining says that the session is that of the process which this
+	// lockkeeper has taken over from.
+	Draining bool `json:"draining,omitempty"`
+
 	TLS       bool      `json:"tls"`
 	Connected time.Time `json:"connected"`
 

@@ -52,7 +52,9 @@ func TestACancelReachesAStatementThatAnotherLockkeeperHolds(t *testing.T) {
 	}{
 		"TCP":         {holder: func(*setup) {}},
 		"unix socket": {holder: onSocket(socket), unix: true},
-		"TLS only":    {holder: func(s *setup) { s.cfg.TLS = proxy.ClientTLS{Mode: "require", Cert: certs.ServerCert, Key: certs.ServerKey} }},
+		"TLS only": {holder: func(s *setup) {
+			s.cfg.TLS = proxy.ClientTLS{Mode: "require", Cert: certs.ServerCert, Key: certs.ServerKey}
+		}},
 		"client certificates only": {holder: func(s *setup) {
 			s.cfg.TLS = proxy.ClientTLS{Mode: "verify-ca", Cert: certs.ServerCert, Key: certs.ServerKey, CA: certs.CA}
 		}},

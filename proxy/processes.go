@@ -39,6 +39,7 @@ type processes struct {
 	file    *os.File   // nil: kept in memory
 	path    string
 	written int                    // lines since the file was made anew
+	keep    bool                   // it is not made anew: somebody else is about to read it
 	live    map[processKey]process // of sessions
 	lost    map[processKey]process // may go on without a client
 	broken  error                  // the first error of the file
@@ -53,19 +54,20 @@ func openProcesses(path string, now func() time.Time) (*processes, error) {
 	if path == "" {
 		return p, nil
 	}
-	if err := p.read(); err != nil {
-		return nil, fmt.Errorf("read server processes: %w", err)
+	if err := readProcesses(path, p.lost); err != nil {
+		return nil, err
 	}
 	return p, p.rewrite()
 }
 
-func (p *processes) read() error {
-	f, err := os.Open(p.path)
+// readProcesses adds those that a file has as not gone.
+func readProcesses(path string, lost map[processKey]process) error {
+	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("read server processes: %w", err)
 	}
 	defer func() { _ = f.Close() }() // only read
 	lines := bufio.NewScanner(f)
@@ -75,12 +77,45 @@ func (p *processes) read() error {
 			continue // the last line of a killed process may be cut off
 		}
 		if x.Gone {
-			delete(p.lost, x.key())
+			delete(lost, x.key())
 		} else {
-			p.lost[x.key()] = x
+			lost[x.key()] = x
 		}
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read server processes: %w", err)
+	}
+	return nil
+}
+
+// absorb adds those of another process's file, and removes the file.
+func (p *processes) absorb(path string) error {
+	theirs := map[processKey]process{}
+	if err := readProcesses(path, theirs); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, x := range theirs {
+		if _, again := p.live[key]; !again { // or else the process id is used again: theirs is gone
+			p.lost[key] = x
+			p.append(x)
+		}
+	}
+	if p.broken != nil {
+		return p.broken
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget server processes of another process: %w", err)
+	}
+	return nil
+}
+
+// keepFile lets the file only grow from now on.
+func (p *processes) keepFile() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.keep = true
 }
 
 // rewrite replaces the file by one that holds what is live or lost.
@@ -164,7 +199,7 @@ func (n *note) ended(pid uint32, clean bool) {
 func (p *processes) forget(x process) {
 	x.Gone = true
 	p.append(x)
-	if p.written > maxProcessLines {
+	if p.written > maxProcessLines && !p.keep {
 		p.broken = p.rewrite()
 	}
 }

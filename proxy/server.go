@@ -30,8 +30,8 @@ type Recorder interface {
 	Submit(e journal.Entry)
 }
 
-// Deps is what a Server works with. All fields but Processes and Console are
-// required.
+// Deps is what a Server works with. All fields but Processes, Console and
+// LastSession are required.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
@@ -42,6 +42,10 @@ type Deps struct {
 	Now        func() time.Time
 	Processes  string // file in which server processes are noted; "" keeps them in memory
 	Console    Console
+
+	// LastSession is the largest session id that was given before, by a
+	// process whose sessions go on beside this one's.
+	LastSession uint64
 }
 
 // Server accepts clients and keeps their sessions.
@@ -67,11 +71,15 @@ type Server struct {
 	forwarded   chan struct{} // the same, of those that come from peers: they must not wait for each other
 	peers       peers
 
-	mu        sync.Mutex // guards what follows
-	listeners []net.Listener
-	sessions  map[uint64]*conn
-	closing   bool
-	closed    bool // nobody is accepted any more, not even for the console
+	mu         sync.Mutex // guards what follows
+	listeners  []Listener
+	sessions   map[uint64]*conn
+	closing    bool
+	closed     bool // nobody is accepted any more, not even for the console
+	handedOver bool // another process accepts
+
+	stopping  chan struct{}  // closed when closing becomes true
+	acceptors sync.WaitGroup // loops that accept
 
 	lastID   atomic.Uint64
 	accepted atomic.Int64    // connections, logged in or not
@@ -104,7 +112,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, pacer: newPacer(), budget: engine.NewBudget(cfg.Limits.CollectedBytes),
 		cancels: make(chan struct{}, maxCancels), forwarded: make(chan struct{}, maxCancels), sessions: map[uint64]*conn{}, descriptors: ownDescriptors(),
+		stopping: make(chan struct{}),
 	}
+	s.lastID.Store(deps.LastSession)
 	s.peers.configure(cfg.Peers)
 	if s.lookup = deps.LookupHost; s.lookup == nil {
 		s.lookup = net.DefaultResolver.LookupHost
@@ -125,29 +135,32 @@ func New(cfg Config, deps Deps) (*Server, error) {
 }
 
 // Listen opens every configured listener. A stale socket file is replaced.
-func (s *Server) Listen(ctx context.Context) error {
+func (s *Server) Listen(ctx context.Context) error { return s.Inherit(ctx, nil) }
+
+func (s *Server) listenTCP(ctx context.Context, address string) error {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // as PostgreSQL: TCP's options are not all Multipath TCP's
-	for _, address := range s.cfg.Listen.TCP {
-		l, err := lc.Listen(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		s.add(l)
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
 	}
-	for _, path := range s.cfg.Listen.Unix {
-		if err := removeStale(ctx, path); err != nil {
-			return err
-		}
-		l, err := lc.Listen(ctx, "unix", path)
-		if err != nil {
-			return fmt.Errorf("listen: %w", err)
-		}
-		if err := os.Chmod(path, os.FileMode(s.cfg.Listen.UnixMode)); err != nil {
-			return fmt.Errorf("listen on %s: %w", path, err)
-		}
-		s.add(l)
+	s.add(Listener{l, address})
+	return nil
+}
+
+func (s *Server) listenUnix(ctx context.Context, path string) error {
+	if err := removeStale(ctx, path); err != nil {
+		return err
 	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if err := os.Chmod(path, os.FileMode(s.cfg.Listen.UnixMode)); err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	s.add(Listener{l, path})
 	return nil
 }
 
@@ -155,11 +168,11 @@ func (s *Server) Listen(ctx context.Context) error {
 // server closes them.
 func (s *Server) Adopt(listeners []net.Listener) {
 	for _, l := range listeners {
-		s.add(l)
+		s.add(Listener{Listener: l})
 	}
 }
 
-func (s *Server) add(l net.Listener) {
+func (s *Server) add(l Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listeners = append(s.listeners, l)
@@ -209,6 +222,7 @@ func (s *Server) Serve() error {
 	go s.sweepLoop(stop, swept)
 	defer func() { close(stop); <-pruned; <-swept }()
 	ends := make(chan error, len(listeners))
+	s.acceptors.Add(len(listeners))
 	for _, l := range listeners {
 		go s.acceptLoop(l, ends)
 	}
@@ -225,9 +239,20 @@ func (s *Server) Serve() error {
 	return first
 }
 
-// acceptLoop accepts on one listener until it is closed. Running out of file
-// descriptors is waited out.
+// acceptLoop accepts on one listener until it is closed, and tells why when the
+// server is to end.
 func (s *Server) acceptLoop(l net.Listener, ends chan<- error) {
+	err := s.accept(l)
+	s.acceptors.Done()
+	if errors.Is(err, ErrServerClosed) {
+		<-s.stopping // another process accepts until then, perhaps
+	}
+	ends <- err
+}
+
+// accept accepts on one listener until it is closed. Running out of file
+// descriptors is waited out.
+func (s *Server) accept(l net.Listener) error {
 	pause := minAcceptPause
 	for {
 		c, err := l.Accept()
@@ -236,13 +261,11 @@ func (s *Server) acceptLoop(l net.Listener, ends chan<- error) {
 			s.start(c)
 			continue
 		}
-		if s.isClosing() {
-			ends <- ErrServerClosed
-			return
+		if s.isClosing() || s.isHandedOver() {
+			return ErrServerClosed
 		}
 		if errors.Is(err, net.ErrClosed) {
-			ends <- fmt.Errorf("accept on %s: %w", l.Addr(), err)
-			return
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
 		s.metrics.acceptErrors.Inc()
 		s.deps.Logger.LogAttrs(s.ctx, slog.LevelError, "accept failed", slog.String("listener", l.Addr().String()), slog.String("cause", err.Error()))
@@ -304,7 +327,10 @@ func (s *Server) closeListeners(which func(net.Addr) bool) {
 // until then for the console, where there is one.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	s.closing = true
+	if !s.closing {
+		s.closing = true
+		close(s.stopping)
+	}
 	s.mu.Unlock()
 	s.closeListeners(func(a net.Addr) bool { return !s.staysOpen(a) })
 	done := make(chan struct{})

@@ -310,7 +310,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 // admit checks what can be checked before the server is asked.
 func (s *Server) admit(h *hello, user string) error {
 	switch {
-	case s.isClosing():
+	case s.isClosing() && !s.isHandedOver(): // or else who was accepted before is served
 		return &fatal{sqlstate: "57P03", message: "lockkeeper is shutting down"}
 	case s.places.full(s.cfg.Limits.Sessions):
 		s.metrics.sessionLimit.Inc()

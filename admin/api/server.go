@@ -46,12 +46,37 @@ func isLoopback(host string) bool {
 type Server struct {
 	cfg      Config
 	listener net.Listener
+	socket   net.Listener // the same without TLS
 	http     http.Server
 	cert     atomic.Pointer[tls.Certificate]
 }
 
 // Listen opens the port. Logger takes what net/http complains about.
 func Listen(ctx context.Context, cfg Config, h *Handler, logger *slog.Logger) (*Server, error) {
+	s, err := newServer(cfg, h, logger)
+	if err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	s.serveOn(l)
+	return s, nil
+}
+
+// Inherit is Listen with a port that another process has opened.
+func Inherit(l net.Listener, cfg Config, h *Handler, logger *slog.Logger) (*Server, error) {
+	s, err := newServer(cfg, h, logger)
+	if err != nil {
+		return nil, err
+	}
+	s.serveOn(l)
+	return s, nil
+}
+
+func newServer(cfg Config, h *Handler, logger *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
@@ -61,19 +86,14 @@ func Listen(ctx context.Context, cfg Config, h *Handler, logger *slog.Logger) (*
 		WriteTimeout: 2 * requestTime, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	if err := s.Reload(); err != nil {
-		return nil, err
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
-	}
-	s.listener = l
-	if cfg.Cert != "" {
+	return s, s.Reload()
+}
+
+func (s *Server) serveOn(l net.Listener) {
+	s.listener, s.socket = l, l
+	if s.cfg.Cert != "" {
 		s.listener = tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: s.certificate})
 	}
-	return s, nil
 }
 
 // Reload reads the certificate again; the old one stays where that fails.
@@ -92,6 +112,9 @@ func (s *Server) Reload() error {
 func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return s.cert.Load(), nil
 }
+
+// Socket returns the listening socket.
+func (s *Server) Socket() net.Listener { return s.socket }
 
 // Addr returns where the interface listens.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }

@@ -19,6 +19,7 @@ import (
 	"lockkeeper/admin/api"
 	"lockkeeper/admin/control"
 	"lockkeeper/admin/locks"
+	"lockkeeper/internal/peercred"
 	"lockkeeper/internal/sqlstate"
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/wire"
@@ -147,7 +148,8 @@ func (c *Console) ServeConsole(ctx context.Context, conn net.Conn, startup *wire
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	negotiate(k.out, startup)
-	local := k.user == localUser && trusted(conn)
+	peer, known := peercred.Of(conn)
+	local := k.user == localUser && known && peer.Trusted()
 	if err := c.enter(k, local); err != nil {
 		return k.end(ctx, err)
 	}

@@ -3,6 +3,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -83,6 +84,8 @@ type Control struct {
 	source   Source
 	loadedAt time.Time
 	barriers map[string]Barrier // by containment
+	held     *Error             // why nothing may be changed; nil when it may
+	follower Follower           // has to hold what is decided here; may be nil
 
 	proxyMu  sync.Mutex
 	proxy    Proxy
@@ -142,21 +145,30 @@ func (c *Control) attached() (Proxy, error) {
 	return c.proxy, nil
 }
 
-// enforce persists next and puts it in force. Callers hold mu.
+// enforce persists next and puts it in force, here and in the process that
+// follows. Callers hold mu.
 func (c *Control) enforce(next state) error {
+	if c.held != nil {
+		return c.held
+	}
 	if err := next.save(c.opts.StatePath); err != nil {
 		return &Error{Kind: Failed, What: "persist the change", Hint: "Nothing was changed. Give the state folder room and its owner's rights.", Err: err}
 	}
+	c.put(next)
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+	return c.tellFollower()
+}
+
+// put puts next in force in this process. Callers hold mu.
+func (c *Control) put(next state) {
 	c.state = next
 	c.opts.Decider.Replace(&policy.Snapshot{Epoch: next.Epoch, Policy: c.policy, Containments: slices.Clone(next.Containments)})
 	if p, err := c.attached(); err == nil {
 		p.Wake()
 	}
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
-	return nil
 }
 
 // By says who wants a change, and why.
@@ -235,6 +247,9 @@ func keepPromise(n, old *policy.Containment) {
 func (c *Control) lift(matches func(*policy.Containment) bool) ([]policy.Containment, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.held != nil {
+		return nil, c.held
+	}
 	next := c.state
 	next.Containments = nil
 	var lifted []policy.Containment
@@ -249,13 +264,21 @@ func (c *Control) lift(matches func(*policy.Containment) bool) ([]policy.Contain
 		return nil, nil
 	}
 	next.Epoch++
-	if err := c.enforce(next); err != nil {
+	err := c.enforce(next)
+	if refused(err) {
 		return nil, err
 	}
 	for i := range lifted {
 		delete(c.barriers, lifted[i].ID)
 	}
-	return lifted, nil
+	return lifted, err
+}
+
+// refused reports whether a change was not made; one that only the follower does
+// not hold was made.
+func refused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return err != nil && !(ok && e.Kind == Incomplete)
 }
 
 // record journals an action and returns when it is on disk. The action has

@@ -77,11 +77,10 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 	if drain > 0 {
 		n.DrainUntil = c.opts.Now().UTC().Add(drain)
 	}
-	n, err = c.add(n, by, r.For)
+	n, err = c.addRecorded(ctx, "mode read-only", n, r.For, by)
 	if err != nil {
-		return InForce{}, err
+		return InForce{Containment: n}, err
 	}
-	c.record(ctx, journal.Entry{Action: "mode read-only", User: by.Author, Reason: by.Reason, Outcome: "ok", Detail: describe(&n)})
 	return c.awaitBarrier(ctx, p, n, max(0, n.DrainUntil.Sub(c.opts.Now()))+barrierGrace)
 }
 
@@ -207,23 +206,23 @@ func (c *Control) Lift(ctx context.Context, id string, by By) (policy.Containmen
 		return policy.Containment{}, err
 	}
 	lifted, err := c.lift(func(o *policy.Containment) bool { return o.ID == id })
-	if err != nil {
+	if refused(err) {
 		return policy.Containment{}, err
 	}
 	if len(lifted) == 0 {
 		return policy.Containment{}, &Error{Kind: NotFound, What: "no containment " + id + " is in force", Hint: "`lockkeeper status` lists them."}
 	}
-	c.record(ctx, journal.Entry{Action: "lift", User: by.Author, Reason: by.Reason, Outcome: "ok", Detail: describeAll(lifted)})
-	return lifted[0], nil
+	c.record(ctx, journal.Entry{Action: "lift", User: by.Author, Reason: by.Reason, Outcome: outcome(err), Detail: describeAll(lifted)})
+	return lifted[0], err
 }
 
 func (c *Control) addRecorded(ctx context.Context, action string, n policy.Containment, lifetime time.Duration, by By) (policy.Containment, error) {
 	n, err := c.add(n, by, lifetime)
-	if err != nil {
+	if refused(err) {
 		return n, err
 	}
-	c.record(ctx, journal.Entry{Action: action, User: by.Author, Reason: by.Reason, Outcome: "ok", Detail: describe(&n)})
-	return n, nil
+	c.record(ctx, journal.Entry{Action: action, User: by.Author, Reason: by.Reason, Outcome: outcome(err), Detail: describe(&n)})
+	return n, err
 }
 
 func (c *Control) liftKinds(ctx context.Context, action string, scope policy.Scope, by By, kinds ...policy.ContainmentKind) ([]policy.Containment, error) {
@@ -238,15 +237,15 @@ func (c *Control) liftKinds(ctx context.Context, action string, scope policy.Sco
 		}
 		return false
 	})
-	if err != nil {
+	if refused(err) {
 		return nil, err
 	}
 	detail := describeAll(lifted)
 	if len(lifted) == 0 {
 		detail = "nothing was in force"
 	}
-	c.record(ctx, journal.Entry{Action: action, User: by.Author, Reason: by.Reason, Outcome: "ok", Detail: detail})
-	return lifted, nil
+	c.record(ctx, journal.Entry{Action: action, User: by.Author, Reason: by.Reason, Outcome: outcome(err), Detail: detail})
+	return lifted, err
 }
 
 // validateScope refuses patterns that match nothing by mistake.
@@ -318,6 +317,10 @@ func (c *Control) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-c.changed:
 		case <-wait.C:
+			if c.mayChange() != nil {
+				c.backOff(ctx, time.Second) // somebody else does it, or in a moment
+				break
+			}
 			c.expire(ctx)
 		}
 		wait.Stop()
@@ -366,9 +369,9 @@ func (c *Control) untilNextEnd() time.Duration {
 func (c *Control) expire(ctx context.Context) {
 	now := c.opts.Now()
 	ended, err := c.lift(func(o *policy.Containment) bool { return !o.Active(now) })
-	if err != nil {
+	if refused(err) {
 		c.opts.Logger.LogAttrs(ctx, slog.LevelError, "expired containments stay in the state file", slog.String("cause", err.Error()))
-		c.backOff(ctx)
+		c.backOff(ctx, time.Minute)
 		return
 	}
 	for i := range ended {
@@ -378,8 +381,8 @@ func (c *Control) expire(ctx context.Context) {
 }
 
 // backOff keeps expire from trying again at once.
-func (c *Control) backOff(ctx context.Context) {
-	wait := time.NewTimer(time.Minute)
+func (c *Control) backOff(ctx context.Context, d time.Duration) {
+	wait := time.NewTimer(d)
 	defer wait.Stop()
 	select {
 	case <-wait.C:

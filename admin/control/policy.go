@@ -39,7 +39,7 @@ func (c *Control) Reload(ctx context.Context, by By) (PolicyInfo, error) {
 	}
 	err := c.reload()
 	e := journal.Entry{Action: "policy reload", User: by.Author, Reason: by.Reason, Outcome: outcome(err)}
-	if err != nil {
+	if refused(err) {
 		e.Detail = "the old policy stays in force: " + err.Error()
 	}
 	c.record(ctx, e)
@@ -57,16 +57,17 @@ func (c *Control) reload() error {
 	if err != nil {
 		return &Error{Kind: Invalid, What: "reload the policy", Hint: "The old policy stays in force.", Err: err}
 	}
-	old := c.policy
-	c.policy = p
+	old, oldSource := c.policy, c.source
+	c.policy, c.source = p, source
 	next := c.state
 	next.Epoch++
-	if err := c.enforce(next); err != nil {
-		c.policy = old
+	err = c.enforce(next)
+	if c.state.Epoch != next.Epoch {
+		c.policy, c.source = old, oldSource
 		return err
 	}
-	c.source, c.loadedAt = source, c.opts.Now()
-	return nil
+	c.loadedAt = c.opts.Now()
+	return err
 }
 
 // CheckPolicy reads a policy without putting it in force.

@@ -12,8 +12,9 @@ import (
 	"lockkeeper/policy"
 )
 
-// stateVersion is the version of the state file's format.
-const stateVersion = 1
+// StateVersion is the version of the state file's format, and of the desired
+// state that one process tells another.
+const StateVersion = 1
 
 // maxStateBytes bounds the state file that is read.
 const maxStateBytes = 16 << 20
@@ -30,7 +31,7 @@ type state struct {
 // start; one that cannot be read is an error, for what it restricted would
 // silently be allowed again.
 func loadState(path string) (state, error) {
-	s := state{Version: stateVersion}
+	s := state{Version: StateVersion}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
@@ -69,8 +70,8 @@ func (s *state) decode(data []byte) error {
 	if err := d.Decode(s); err != nil {
 		return fmt.Errorf("decode: %w", err)
 	}
-	if s.Version != stateVersion {
-		return fmt.Errorf("its format is version %d, this program knows %d", s.Version, stateVersion)
+	if s.Version != StateVersion {
+		return fmt.Errorf("its format is version %d, this program knows %d", s.Version, StateVersion)
 	}
 	for i := range s.Containments {
 		if err := knownKind(s.Containments[i].Kind); err != nil {

@@ -16,6 +16,7 @@ import (
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/control"
 	"lockkeeper/admin/locks"
+	"lockkeeper/admin/takeover"
 	"lockkeeper/inspect"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/internal/journal"
@@ -38,6 +39,12 @@ type app struct {
 	admin      *api.Server // once it listens
 	stopping   *stopping
 	cleanups   []cleanup
+
+	both        *takeover.Both
+	predecessor *takeover.Predecessor // nil where there is none
+	overs       []func()              // what is to be done when it has ended
+	lock        *os.File              // of the state folder
+	processes   string                // the name of the file of server processes
 }
 
 // cleanup is what must be undone, and its name in errors.
@@ -47,9 +54,16 @@ type cleanup struct {
 }
 
 // newApp makes the parts in the order in which they need each other. Callers
-// must close even after an error. watch, if any, sees what is registered.
-func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collecting) (*app, error) {
-	a := &app{cfg: cfg, log: log, stopping: newStopping(), registry: prometheus.NewRegistry()}
+// must close even after an error. pre, if any, is taken over from; watch, if
+// any, sees what is registered.
+func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Predecessor, watch *collecting) (*app, error) {
+	a := &app{cfg: cfg, log: log, stopping: newStopping(), registry: prometheus.NewRegistry(), predecessor: pre, processes: processesFile}
+	if pre != nil {
+		a.later("end the link", pre.Close)
+		if pre.Processes == processesFile {
+			a.processes = processesFile2
+		}
+	}
 	a.registerer = a.registry
 	if watch != nil {
 		watch.Registerer = a.registry
@@ -64,7 +78,9 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	}
 	inspector := inspect.NewInspector(inspectLimits(&cfg.Limits), pgquery.Parse, a.registerer)
 	var err error
-	if a.journal, err = journal.Open(ctx, cfg.journalConfig(), log, a.registerer); err != nil {
+	journalConfig := cfg.journalConfig()
+	journalConfig.Joins = pre != nil
+	if a.journal, err = journal.Open(ctx, journalConfig, log, a.registerer); err != nil {
 		return a, err
 	}
 	a.later("close the journal", a.journal.Close)
@@ -76,6 +92,9 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	if err != nil {
 		return a, err
 	}
+	if pre != nil {
+		a.control.Hold(underWay())
+	}
 	a.locks = locks.Servers(cfg.Servers)
 	for _, s := range a.locks {
 		a.later("close the control login", func() error { s.Close(context.WithoutCancel(ctx)); return nil })
@@ -83,27 +102,57 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, watch *collectin
 	if err := a.makeConsole(); err != nil {
 		return a, err
 	}
-	a.proxy, err = proxy.New(cfg.Config, proxy.Deps{
-		Inspector: inspector, Decider: decider, Journal: a.journal, Logger: log, Registerer: a.registerer,
-		Now: time.Now, Processes: cfg.state(processesFile), Console: a.console,
-	})
-	if err != nil {
+	if err := a.makeProxy(proxy.Deps{Inspector: inspector, Decider: decider}); err != nil {
 		return a, fmt.Errorf("proxy: %w", err)
 	}
-	a.console.Attach(a.proxy)
 	return a, a.makeAPI()
 }
 
+// makeProxy makes the proxy, and what control and the console see of it.
+func (a *app) makeProxy(d proxy.Deps) (err error) {
+	d.Journal, d.Logger, d.Registerer, d.Now = a.journal, a.log, a.registerer, time.Now
+	d.Processes, d.Console = a.cfg.state(a.processes), a.console
+	if a.predecessor != nil {
+		d.LastSession = a.predecessor.LastSession
+	}
+	if a.proxy, err = proxy.New(a.cfg.Config, d); err != nil {
+		return err
+	}
+	a.both = takeover.NewBoth(a.proxy, a.registerer, a.log)
+	a.console.Attach(a.both)
+	if a.predecessor != nil {
+		return nil
+	}
+	return a.proxy.AbsorbProcesses(a.cfg.state(processesFile2)) // of processes that have ended
+}
+
 // lockState keeps a second lockkeeper from the state folder: each would
-// overwrite what the other restricts.
+// overwrite what the other restricts. A lock that was handed over stays locked
+// when the process that had it ends: it belongs to what both have open.
 func (a *app) lockState() error {
+	a.later("unlock the state folder", a.unlockState)
+	if a.predecessor != nil {
+		a.lock = a.predecessor.Lock
+		return nil
+	}
 	f, err := os.OpenFile(a.cfg.state(lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock the state folder: %w", err)
 	}
-	a.later("unlock the state folder", f.Close)
+	a.lock = f
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("lock the state folder %s, which another lockkeeper may use: %w", a.cfg.Admin.State, err)
+		return fmt.Errorf("lock the state folder %s, which another lockkeeper may use (serve --takeover replaces it): %w", a.cfg.Admin.State, err)
+	}
+	return nil
+}
+
+// unlockState gives up the state folder, where that has not been done before.
+func (a *app) unlockState() error {
+	if a.lock == nil {
+		return nil
+	}
+	if err := a.lock.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ const (
 	stateFile      = "state.json"
 	journalFile    = "journal.db"
 	processesFile  = "processes"
+	processesFile2 = "processes.2" // of every second of a row of processes that take over from each other
 	localTokenFile = "admin.token"
 	lockFile       = "lock"
 )

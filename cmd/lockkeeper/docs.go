@@ -153,7 +153,7 @@ func writeMetrics(_ *cobra.Command, w io.Writer) (err error) {
 	cfg.Admin.State = dir
 	cfg.Servers = docsServers()
 	seen := &collecting{}
-	a, err := newApp(context.Background(), cfg, slog.New(slog.DiscardHandler), seen)
+	a, err := newApp(context.Background(), cfg, slog.New(slog.DiscardHandler), nil, seen)
 	defer func() { _ = a.close() }()
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 
 	"lockkeeper/admin/api"
 	"lockkeeper/admin/control"
+	"lockkeeper/admin/takeover"
 	"lockkeeper/proxy"
 )
 
@@ -24,6 +25,7 @@ const adminShutdown = 5 * time.Second
 
 func newServe(g *global) *cobra.Command {
 	var format, level string
+	var take bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve clients",
@@ -35,7 +37,12 @@ new, SIGUSR2 resumes. Restrictions that were in force before a restart are in
 force after it.
 
 Under systemd it says when it is ready, reloads and stops (Type=notify), and takes the sockets that a socket unit has opened in
-place of those of listen: then new clients wait while lockkeeper is restarted, and none is refused.`,
+place of those of listen: then new clients wait while lockkeeper is restarted, and none is refused.
+
+With --takeover it replaces the lockkeeper that runs with the same state folder, without refusing a client: it checks its own
+configuration, takes over the listening sockets and the state folder, and accepts; only then does the other stop accepting. That one's
+sessions stay where they are for limits.takeover_wait, then transactions may finish for limits.shutdown_timeout. Until it has ended
+restrictions and commands cover its sessions, too. What goes wrong before leaves it as it was. Where none runs, it starts as usual.`,
 		Example: "  lockkeeper serve -c /etc/lockkeeper/lockkeeper.yaml\n  lockkeeper serve -c lockkeeper.yaml --log-format text --log-level debug",
 		Args:    cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
@@ -51,9 +58,17 @@ place of those of listen: then new clients wait while lockkeeper is restarted, a
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, log)
+			if !take {
+				return serve(cmd.Context(), cfg, log, nil)
+			}
+			pre, err := findPredecessor(cmd.Context(), cfg, log)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, log, pre)
 		}),
 	}
+	cmd.Flags().BoolVar(&take, "takeover", false, "take over from the lockkeeper that runs with the same state folder, if there is one")
 	cmd.Flags().StringVar(&format, "log-format", "json", "json or text")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -74,9 +89,10 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	return nil, misused("--log-format: want json or text, not %q", format)
 }
 
-// serve runs lockkeeper until a signal, or until one of its parts fails.
-func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
-	a, err := newApp(ctx, cfg, log, nil)
+// serve runs lockkeeper until a signal, or until one of its parts fails. pre,
+// if any, is taken over from.
+func serve(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Predecessor) (err error) {
+	a, err := newApp(ctx, cfg, log, pre, nil)
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err != nil {
 		return err
@@ -84,15 +100,24 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 	if err := a.listen(ctx); err != nil {
 		return err
 	}
-	admin, err := api.Listen(ctx, cfg.adminListen(), a.api, log)
-	if err != nil {
+	if a.admin, err = a.listenAdmin(ctx); err != nil {
 		// The proxy listens already: Shutdown closes that.
 		return errors.Join(err, a.proxy.Shutdown(ctx))
 	}
-	a.control.Attach(a.proxy)
-	a.admin = admin
-	a.announce(ctx, admin)
-	err = a.group(ctx, admin).Run()
+	a.control.Attach(a.both)
+	served := make(chan error, 1)
+	go func() { served <- a.proxy.Serve() }()
+	if err := a.succeed(ctx); err != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel() // who was accepted meanwhile cannot stay
+		_ = a.proxy.Shutdown(ctx)
+		<-served
+		return err
+	}
+	h := a.offer()
+	defer func() { err = errors.Join(err, a.close(), h.close()) }() // the link ends when all else has
+	a.announce(ctx, a.admin)
+	err = a.group(ctx, h, served).Run()
 	if errors.Is(err, context.Canceled) { // whichever part noticed first
 		err = errStopped
 	}
@@ -107,7 +132,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) (err error) {
 var errStopped = errors.New("asked to stop")
 
 func expectedEnd(err error) bool {
-	return errors.Is(err, errStopped) || errors.Is(err, proxy.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
+	return errors.Is(err, errStopped) || errors.Is(err, errHandedOver) || errors.Is(err, proxy.ErrServerClosed) || errors.Is(err, http.ErrServerClosed)
 }
 
 func (a *app) announce(ctx context.Context, admin *api.Server) {
@@ -124,15 +149,31 @@ func (a *app) announce(ctx context.Context, admin *api.Server) {
 // group is the parts that run, each with what interrupts it. The first to end
 // interrupts the others, in this order: the admin interface outlives the
 // proxy's last transactions.
-func (a *app) group(ctx context.Context, admin *api.Server) *run.Group {
+func (a *app) group(ctx context.Context, h *holder, served <-chan error) *run.Group {
 	g := &run.Group{}
 	over := context.WithoutCancel(ctx) // for what follows the end
 	ctx, cancel := context.WithCancel(ctx)
-	g.Add(func() error { return a.signals(ctx, admin) }, func(error) { cancel() })
-	g.Add(a.proxy.Serve, func(error) { a.stopProxy(over) })
+	g.Add(func() error { return a.signals(ctx, a.admin) }, func(error) { cancel() })
+	g.Add(func() error { return a.watchPredecessor(ctx) }, func(error) { cancel() })
+	g.Add(func() error { return h.drain(ctx) }, func(error) { cancel() })
+	g.Add(func() error { return <-served }, func(error) { a.stopProxy(over, h) })
 	g.Add(func() error { return a.control.Run(ctx) }, func(error) { cancel() })
-	g.Add(admin.Serve, func(error) { a.stopAdmin(over, admin) })
+	g.Add(func() error { return a.serveAdmin(ctx, h) }, func(error) { a.stopAdmin(over, a.admin) })
 	return g
+}
+
+// serveAdmin answers operators, until a successor does so.
+func (a *app) serveAdmin(ctx context.Context, h *holder) error {
+	served := make(chan error, 1)
+	go func() { served <- a.admin.Serve() }()
+	select {
+	case err := <-served:
+		return err
+	case <-h.handed:
+	}
+	err := a.admin.Shutdown(context.WithoutCancel(ctx)) // requests that are being answered may take long
+	<-ctx.Done()
+	return errors.Join(errStopped, err)
 }
 
 // signals waits for what ends lockkeeper, and does what the other signals ask
@@ -185,10 +226,11 @@ func (a *app) reload(ctx context.Context, admin *api.Server) {
 	}
 }
 
-// stopProxy lets transactions finish, then closes what is left.
-func (a *app) stopProxy(ctx context.Context) {
+// stopProxy lets transactions finish, then closes what is left; the
+// predecessor's, too.
+func (a *app) stopProxy(ctx context.Context, h *holder) {
+	timeout := h.stop()
 	a.tellSystemd(ctx, systemdStopping)
-	timeout := a.cfg.Limits.ShutdownTimeout
 	a.log.LogAttrs(ctx, slog.LevelInfo, "stopping, transactions may finish", slog.Duration("timeout", timeout))
 	a.control.Drain()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -196,9 +238,12 @@ func (a *app) stopProxy(ctx context.Context) {
 	ended := make(chan struct{})
 	defer close(ended)
 	go a.endAtOnce(cancel, ended)
+	finished := make(chan struct{})
+	go a.finishPredecessor(ctx, timeout, finished)
 	if err := a.proxy.Shutdown(ctx); err != nil {
 		a.log.LogAttrs(ctx, slog.LevelWarn, "transactions did not finish in time", slog.String("cause", err.Error()))
 	}
+	<-finished
 }
 
 // endAtOnce cuts a shutdown short when that is asked for.

@@ -82,8 +82,11 @@ func closeAll(all []net.Listener) error {
 }
 
 // listen opens the configured listeners, or takes those that systemd has
-// opened in their place.
+// opened in their place, or the predecessor's.
 func (a *app) listen(ctx context.Context) error {
+	if a.predecessor != nil {
+		return a.proxy.Inherit(ctx, a.predecessor.Listeners)
+	}
 	passed, err := passedListeners()
 	if err != nil {
 		return err

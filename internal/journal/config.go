@@ -15,6 +15,10 @@ type Config struct {
 	QueueEntries    int           `yaml:"queue_entries"`    // statements waiting to be written
 	ReservedEntries int           `yaml:"reserved_entries"` // refusals and actions waiting to be written
 
+	// Joins says that another process writes to the same file and has
+	// transactions open: they are not lost until Lose says so.
+	Joins bool `yaml:"-"`
+
 	// Now is the clock; time.Now where it is nil.
 	Now func() time.Time `yaml:"-"`
 }

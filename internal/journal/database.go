@@ -17,8 +17,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// schemaVersion is kept in the database's user_version.
-const schemaVersion = 1
+// SchemaVersion is kept in the database's user_version. Processes that write to
+// one file have to agree on it.
+const SchemaVersion = 1
 
 // schema is version 1. Text columns are never null, so that filters are
 // simple; tables is a JSON array.
@@ -65,6 +66,9 @@ const settleStatements = `UPDATE entries SET outcome = ?
 
 // loseStatements settles transactions that were open when lockkeeper died.
 const loseStatements = `UPDATE entries SET outcome = 'lost' WHERE kind = 'statement' AND outcome = 'ok' AND tx <> ''`
+
+// loseSessions settles those of a process that wrote beside this one.
+const loseSessions = loseStatements + ` AND session <= ?`
 
 // database is the journal's file: one connection that writes, a few that read.
 type database struct {
@@ -141,8 +145,8 @@ func (d *database) prepare(ctx context.Context, c *Config) error {
 		if err := d.create(ctx); err != nil {
 			return err
 		}
-	case version != schemaVersion:
-		return fmt.Errorf("%w: its schema is version %d, this program knows %d", errDamaged, version, schemaVersion)
+	case version != SchemaVersion:
+		return fmt.Errorf("%w: its schema is version %d, this program knows %d", errDamaged, version, SchemaVersion)
 	}
 	if _, err := d.write.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", max(c.MaxBytes/pageBytes, 1))); err != nil {
 		return fmt.Errorf("limit the size: %w", err)
@@ -156,6 +160,9 @@ func (d *database) prepare(ctx context.Context, c *Config) error {
 	}
 	if d.settle, err = d.write.PrepareContext(ctx, settleStatements); err != nil {
 		return fmt.Errorf("prepare: %w", err)
+	}
+	if c.Joins {
+		return nil
 	}
 	_, err = d.write.ExecContext(ctx, loseStatements)
 	if code(err) == sqlite3.SQLITE_FULL {
@@ -187,7 +194,7 @@ func (d *database) create(ctx context.Context) error {
 		return fmt.Errorf("create the schema: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", SchemaVersion)); err != nil {
 		return fmt.Errorf("create the schema: %w", err)
 	}
 	return tx.Commit()
@@ -258,6 +265,14 @@ func (d *database) put(ctx context.Context, entries []Entry) error {
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// lose settles transactions of sessions up to the last, which are over.
+func (d *database) lose(ctx context.Context, last uint64) error {
+	if _, err := d.write.ExecContext(ctx, loseSessions, int64(last)); err != nil { //nolint:gosec // ids grow by one
+		return fmt.Errorf("settle statements: %w", err)
 	}
 	return nil
 }

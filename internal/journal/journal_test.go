@@ -438,15 +438,15 @@ func TestDatabaseDamagedInUseIsReplaced(t *testing.T) {
 	}
 }
 
-// TestSchemaIsAsItWas fails when the schema changes: then schemaVersion grows,
+// TestSchemaIsAsItWas fails when the schema changes: then SchemaVersion grows,
 // the new schema is kept beside the old one, and Open learns to convert.
 func TestSchemaIsAsItWas(t *testing.T) {
-	want, err := os.ReadFile(fmt.Sprintf("testdata/schema-%d.sql", schemaVersion))
+	want, err := os.ReadFile(fmt.Sprintf("testdata/schema-%d.sql", SchemaVersion))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.TrimSpace(schema) != strings.TrimSpace(string(want)) {
-		t.Errorf("the schema differs from testdata/schema-%d.sql", schemaVersion)
+		t.Errorf("the schema differs from testdata/schema-%d.sql", SchemaVersion)
 	}
 }
 

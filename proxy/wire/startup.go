@@ -9,9 +9,9 @@ import (
 // Codes that stand where StartupMessage has its version. Source: manual, 55.7
 // and src/include/libpq/pqcomm.h.
 const (
-	CancelCode  = 1234<<16 | 5678
-	SSLCode     = 1234<<16 | 5679
-	GSSENCCode  = 1234<<16 | 5680
+	CancelCode = 1234<<16 | 5678
+	SSLCode    = 1234<<16 | 5679
+	GSSENCCode = 1234<<16 | 5680
 
 	// PeerCancelCode is lockkeeper's own, for a CancelRequest that comes from
 	// another lockkeeper: no server has protocol version 19531.

@@ -1,26 +1,27 @@
-package console
+package peercred
 
 import (
 	"net"
-	"os"
 	"syscall"
 )
 
-// trusted reports whether the peer of a unix socket runs as lockkeeper's own
-// account or as root.
-func trusted(c net.Conn) bool {
+// Of returns the process at the other end; false where that cannot be known.
+func Of(c net.Conn) (Process, bool) {
 	s, ok := c.(syscall.Conn)
 	if !ok || c.LocalAddr().Network() != "unix" {
-		return false
+		return Process{}, false
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return false
+		return Process{}, false
 	}
 	var cred *syscall.Ucred
 	var failed error
 	err = raw.Control(func(fd uintptr) {
 		cred, failed = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
-	return err == nil && failed == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
+	if err != nil || failed != nil {
+		return Process{}, false
+	}
+	return Process{PID: int(cred.Pid), UID: int(cred.Uid)}, true
 }
