@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -49,6 +50,8 @@ type Server struct {
 	socket   net.Listener // the same without TLS
 	http     http.Server
 	cert     atomic.Pointer[tls.Certificate]
+	conns    sync.WaitGroup
+	handed   atomic.Bool // another process answers
 }
 
 // Listen opens the port. Logger takes what net/http complains about.
@@ -86,7 +89,19 @@ func newServer(cfg Config, h *Handler, logger *slog.Logger) (*Server, error) {
 		WriteTimeout: 2 * requestTime, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
+	s.http.ConnState = s.count
 	return s, s.Reload()
+}
+
+// count counts connections.
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Done()
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 func (s *Server) serveOn(l net.Listener) {
@@ -119,18 +134,41 @@ func (s *Server) Socket() net.Listener { return s.socket }
 // Addr returns where the interface listens.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Serve answers until Shutdown, and always returns an error.
+// Serve answers until Shutdown or HandOver, and always returns an error.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("admin: %w", err)
+	err := s.http.Serve(s.listener)
+	if s.handed.Load() || errors.Is(err, http.ErrServerClosed) {
+		return http.ErrServerClosed
 	}
-	return http.ErrServerClosed
+	return fmt.Errorf("admin: %w", err)
+}
+
+// HandOver stops accepting: another process does so on the same socket. Who was
+// accepted is answered, once.
+func (s *Server) HandOver() {
+	s.handed.Store(true)
+	s.http.SetKeepAlivesEnabled(false)
+	_ = s.socket.Close() // Serve finds out
 }
 
 // Shutdown lets requests finish until ctx ends, then closes them.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s.handed.Load() {
+		s.answerAll(ctx)
+	}
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}
 	return nil
+}
+
+// answerAll waits for requests that were not read yet, too, which http.Server
+// drops in its Shutdown.
+func (s *Server) answerAll(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { s.conns.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }

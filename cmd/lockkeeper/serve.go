@@ -171,9 +171,10 @@ func (a *app) serveAdmin(ctx context.Context, h *holder) error {
 		return err
 	case <-h.handed:
 	}
-	err := a.admin.Shutdown(context.WithoutCancel(ctx)) // requests that are being answered may take long
+	a.admin.HandOver()
+	<-served
 	<-ctx.Done()
-	return errors.Join(errStopped, err)
+	return errStopped
 }
 
 // signals waits for what ends lockkeeper, and does what the other signals ask
