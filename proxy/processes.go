@@ -96,14 +96,17 @@ func (p *processes) absorb(path string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var failed error
 	for key, x := range theirs {
-		if _, again := p.live[key]; !again { // or else the process id is used again: theirs is gone
-			p.lost[key] = x
-			p.append(x)
+		if _, again := p.live[key]; again {
+			continue // the process id is used again: theirs is gone
 		}
+		p.lost[key] = x
+		p.append(x)
+		failed = errors.Join(failed, p.broken)
 	}
-	if p.broken != nil {
-		return p.broken
+	if failed != nil { // their file stays, for the next start
+		return fmt.Errorf("note server processes of another process: %w", failed)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget server processes of another process: %w", err)

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -46,5 +48,85 @@ func TestProcessesOfTwoServersWithOneNumber(t *testing.T) {
 	}
 	if err := again.close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestProcessesOfAnotherAreAbsorbed: what a process that has ended has noted is
+// known to the one that has taken over from it, and to the next.
+func TestProcessesOfAnotherAreAbsorbed(t *testing.T) {
+	dir := t.TempDir()
+	mine, theirs := filepath.Join(dir, "mine"), filepath.Join(dir, "theirs")
+	since := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	old, err := openProcesses(theirs, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range []uint32{1, 2, 3, 4} {
+		(&note{p: old, x: process{Server: "*", Address: "a", User: "odoo", Since: since}}).began(pid)
+	}
+	old.keepFile()
+	for pid, clean := range map[uint32]bool{1: true, 2: false} { // 3 and 4 are live when it dies
+		(&note{p: old, x: process{Address: "a", Since: since}}).ended(pid, clean)
+	}
+	p, err := openProcesses(mine, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	(&note{p: p, x: process{Server: "*", Address: "a", User: "odoo", Since: since.Add(time.Hour)}}).began(4) // the number is used again
+	if err := p.absorb(theirs); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.absorb(theirs); err != nil { // it is removed
+		t.Fatal(err)
+	}
+	for name, p := range map[string]*processes{"absorbed": p, "after a restart": reopened(t, p, mine)} {
+		var pids []uint32
+		for _, x := range p.lostOf(func(*process) bool { return true }) {
+			pids = append(pids, x.PID)
+		}
+		slices.Sort(pids)
+		want := []uint32{2, 3}
+		if name == "after a restart" {
+			want = []uint32{2, 3, 4} // whose session was live
+		}
+		if !slices.Equal(pids, want) {
+			t.Errorf("%s: %v are lost, want %v", name, pids, want)
+		}
+	}
+}
+
+func reopened(t *testing.T, p *processes, path string) *processes {
+	t.Helper()
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openProcesses(path, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = again.close() })
+	return again
+}
+
+// A process that hands over does not make its file anew: another reads it.
+func TestAFileThatIsHandedOverIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "processes")
+	p, err := openProcesses(path, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.written = maxProcessLines
+	p.keepFile()
+	n := &note{p: p, x: process{Address: "a"}}
+	n.began(1)
+	n.ended(1, true)
+	after, err := os.Stat(path)
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the file is another: %v", err)
 	}
 }

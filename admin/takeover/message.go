@@ -33,6 +33,7 @@ const socketFile = "takeover"
 
 // The limits of a takeover.
 const (
+	acceptPause     = time.Second      // after a connection that could not be accepted
 	helloTime       = 5 * time.Second  // to say who one is
 	handoverTime    = 30 * time.Second // from the first descriptor to "I accept"
 	answerTime      = 5 * time.Second  // for the predecessor to hold what was decided

@@ -80,8 +80,12 @@ func (o *Offering) acceptLoop() {
 	defer o.wait.Done()
 	for {
 		c, err := o.listener.AcceptUnix()
-		if err != nil {
-			return // closed, or out of descriptors: then there is no takeover
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors: whoever asks waits
+			time.Sleep(acceptPause)
+			continue
 		}
 		o.mu.Lock()
 		if o.done {

@@ -178,6 +178,9 @@ func (g *global) showSessions(list []proxy.SessionInfo) {
 		if s.HeldBy != "" {
 			state += " by " + s.HeldBy
 		}
+		if s.Draining {
+			state += ", draining"
+		}
 		fingerprint := "-"
 		if s.Fingerprint != 0 {
 			fingerprint = fmt.Sprintf("%016x", s.Fingerprint)

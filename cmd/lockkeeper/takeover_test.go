@@ -447,7 +447,10 @@ func TestContainmentsCoverBothProcesses(t *testing.T) {
 
 	s.must("pause", "--all", "--reason", "test", "--max-hold", "1h")
 	result := make(chan error, 1)
-	go func() { _, err := held.Exec(t.Context(), "update sale_order set note = 'held' where id = 4"); result <- err }()
+	go func() {
+		_, err := held.Exec(t.Context(), "update sale_order set note = 'held' where id = 4")
+		result <- err
+	}()
 	s.eventually("it is held", func() bool { return s.session(held).State == "held" })
 	if err := held.PgConn().CancelRequest(t.Context()); err != nil { // which the successor receives
 		t.Error(err)
@@ -594,7 +597,9 @@ func TestAPredecessorThatIsKilledAfterwards(t *testing.T) {
 	after := s.connect()
 	s.exec(after, "begin")
 	s.exec(after, "update sale_order set note = 'after' where id = 2")
-	go func() { _, _ = running.Exec(context.Background(), "insert into sale_order select 100, pg_sleep(600)::text") }()
+	go func() {
+		_, _ = running.Exec(context.Background(), "insert into sale_order select 100, pg_sleep(600)::text")
+	}()
 	s.eventually("it runs", func() bool { return s.session(running).State == "active" })
 	s.eventually("the journal has the open statements", func() bool {
 		return strings.Count(s.must("journal", "--table", "sale_order", "--json"), `"outcome":"ok"`) == 2
@@ -734,4 +739,3 @@ func TestTakeoverByAnotherVersionIsRefused(t *testing.T) {
 		return err == nil
 	})
 }
-
