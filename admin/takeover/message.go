@@ -33,14 +33,15 @@ const socketFile = "takeover"
 
 // The limits of a takeover.
 const (
-	acceptPause     = time.Second      // after a connection that could not be accepted
-	helloTime       = 5 * time.Second  // to say who one is
-	handoverTime    = 30 * time.Second // from the first descriptor to "I accept"
-	answerTime      = 5 * time.Second  // for the predecessor to hold what was decided
-	listTime        = 2 * time.Second  // for it to list its sessions
-	maxMessageBytes = 256 << 10        // of the handshake
-	maxDescriptors  = 200              // in a message; Linux takes 253
-	maxCalls        = 16               // questions that the predecessor has not answered
+	HandoverTime = 30 * time.Second // from the first descriptor to "I accept"
+	AnswerTime   = 5 * time.Second  // for the predecessor to hold what was decided
+
+	acceptPause     = time.Second     // after a connection that could not be accepted
+	helloTime       = 5 * time.Second // to say who one is
+	listTime        = 2 * time.Second // for the predecessor to list its sessions
+	maxMessageBytes = 256 << 10       // of the handshake
+	maxDescriptors  = 200             // in a message; Linux takes 253
+	maxCalls        = 16              // questions that the predecessor has not answered
 )
 
 // formats are what two processes that share a state folder have to agree on.

@@ -148,7 +148,7 @@ func (o *Offering) handshake(c *net.UnixConn) error {
 	if !o.turn.TryLock() {
 		return o.refuse(c, errors.New("another takeover is under way or over"))
 	}
-	late.Reset(handoverTime)
+	late.Reset(HandoverTime)
 	if err := o.handOver(c, &h); err != nil {
 		o.turn.Unlock()
 		return err

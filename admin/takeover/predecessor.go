@@ -134,7 +134,7 @@ func (p *Predecessor) Program() string { return p.program }
 // returns nil the predecessor does so no more, and the link is open; or it has
 // died, and alive is false.
 func (p *Predecessor) Accept(ctx context.Context, t Terms) (alive bool, err error) {
-	stop := p.bound(ctx, handoverTime)
+	stop := p.bound(ctx, HandoverTime)
 	defer stop()
 	err = send(p.conn, accept{t})
 	if err == nil {
@@ -218,7 +218,7 @@ func (p *Predecessor) Follow(d *control.Desired) error {
 		return nil
 	default:
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	ctx, cancel := context.WithTimeout(context.Background(), AnswerTime)
 	defer cancel()
 	var f Followed
 	err := p.ask(ctx, "Follow", d, &f, func() {})
@@ -247,7 +247,7 @@ func (p *Predecessor) kill(why error) error {
 	if err := syscall.Kill(p.process.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("%w; kill process %d: %w", why, p.process.PID, err)
 	}
-	gone := time.NewTimer(answerTime)
+	gone := time.NewTimer(AnswerTime)
 	defer gone.Stop()
 	select {
 	case <-p.ended: // the kernel has closed its connections

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"lockkeeper/admin/console"
+	"lockkeeper/admin/takeover"
 	"lockkeeper/proxy"
 )
 
@@ -272,6 +273,9 @@ func bounds() []bound {
 			"new clients are refused with 53300; then those go that have not said who they are", "`lockkeeper_descriptors`, `lockkeeper_limit_refusals_total`",
 		},
 		{"`peers`", "none; at most 16", "a cancel request waits for their answers for 2 s, then it goes to the servers", "`lockkeeper_peer_cancels_total`"},
+		{"`limits.takeover_wait`", l.TakeoverWait.String(), "idle sessions of the process that was taken over from end with 57P01, transactions may finish for `limits.shutdown_timeout`", "`lockkeeper_draining_sessions`"},
+		{"a takeover, from the first socket to \"I accept\"", takeover.HandoverTime.String(), "the running process goes on as before", ""},
+		{"a process that was taken over from, to hold what is commanded", takeover.AnswerTime.String(), "it is ended with SIGKILL", "`lockkeeper_draining_sessions`"},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",

@@ -38,6 +38,7 @@ func ini(t *testing.T, file string) map[string]map[string][]string {
 func TestEveryDeployFileIsTested(t *testing.T) {
 	tested := []string{
 		"deploy/Containerfile", "deploy/alerts.yaml", "deploy/lockkeeper.service", "deploy/lockkeeper.socket", "deploy/lockkeeper.yaml",
+		"deploy/lockkeeper@.service",
 		"deploy/odoo.conf", "deploy/pgbouncer.ini",
 	}
 	for _, file := range tracked(t) {
@@ -64,6 +65,27 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	if unit["Install"] == nil || unit["Unit"] == nil {
 		t.Error("a section is missing")
+	}
+}
+
+// TestSystemdTemplate holds the unit of instances that take turns to the other:
+// it differs in what a takeover needs.
+func TestSystemdTemplate(t *testing.T) {
+	one, many := ini(t, "deploy/lockkeeper.service")["Service"], ini(t, "deploy/lockkeeper@.service")["Service"]
+	differs := map[string]string{
+		"ExecStart": one["ExecStart"][0] + " --takeover", "Restart": "on-failure", "RuntimeDirectoryPreserve": "yes",
+	}
+	for key, got := range many {
+		want, ok := differs[key]
+		if !ok {
+			want = strings.Join(one[key], " ")
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s=%s, want %s", key, strings.Join(got, " "), want)
+		}
+	}
+	if len(many) != len(one)+1 { // RuntimeDirectoryPreserve
+		t.Errorf("%d keys, want those of lockkeeper.service and one more: %d", len(many), len(one)+1)
 	}
 }
 

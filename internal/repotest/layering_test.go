@@ -34,7 +34,8 @@ var layers = []layer{
 	{"admin/control", []string{"inspect", "policy", "proxy", "internal/journal", "internal/sqlstate"}},
 	{"admin/api", []string{"inspect", "policy", "proxy", "admin/control", "admin/locks", "internal/journal", "internal/sqlstate"}},
 	{"admin/client", []string{"inspect", "policy", "proxy", "admin/api", "admin/control", "admin/locks", "internal/journal"}},
-	{"admin/console", []string{"inspect", "policy", "proxy", "proxy/wire", "admin/api", "admin/control", "admin/locks", "internal/journal", "internal/sqlstate"}},
+	{"admin/takeover", []string{"policy", "proxy", "admin/control", "internal/journal", "internal/peercred"}},
+	{"admin/console", []string{"inspect", "policy", "proxy", "proxy/wire", "admin/api", "admin/control", "admin/locks", "internal/journal", "internal/peercred", "internal/sqlstate"}},
 	{"admin", []string{"inspect", "policy", "proxy", "admin/...", "internal/journal", "internal/sqlstate"}},
 
 	{"cmd/lockkeeper", []string{"inspect/...", "policy/...", "proxy/...", "admin/...", "internal/journal", "internal/sqlstate"}},
@@ -43,6 +44,7 @@ var layers = []layer{
 
 	{"internal/faults", nil},
 	{"internal/journal", []string{"inspect"}},
+	{"internal/peercred", nil},
 	{"internal/sqlstate", nil},
 	{"internal/pgtest", []string{"internal/sqlstate"}},
 	{"internal/testdata", nil},
