@@ -241,7 +241,7 @@ func (p *Predecessor) kill(why error) error {
 	}
 	p.log.LogAttrs(context.Background(), slog.LevelError, "the process that was taken over from cannot be contained, ending it",
 		slog.Int("pid", p.process.PID), slog.String("cause", why.Error()))
-	if p.process.PID <= 1 { // of another PID namespace
+	if p.process.PID <= 1 || p.process.PID == os.Getpid() { // of another PID namespace
 		return fmt.Errorf("%w; its process id is not known here", why)
 	}
 	if err := syscall.Kill(p.process.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
