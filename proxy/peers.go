@@ -104,7 +104,7 @@ func (s *Server) askPeer(ctx context.Context, p Peer, req *wire.Startup) bool {
 		s.metrics.peerCancels.WithLabelValues("unknown").Inc()
 	default:
 		s.metrics.peerCancels.WithLabelValues("failed").Inc()
-		s.deps.Logger.LogAttrs(s.ctx, slog.LevelWarn, "a peer was not reached with a cancel request", slog.String("cause", err.Error()))
+		s.deps.Logger.LogAttrs(ctx, slog.LevelWarn, "a peer was not reached with a cancel request", slog.String("cause", err.Error()))
 	}
 	return known
 }

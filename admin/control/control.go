@@ -278,7 +278,7 @@ func (c *Control) lift(matches func(*policy.Containment) bool) ([]policy.Contain
 // not hold was made.
 func refused(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return err != nil && !(ok && e.Kind == Incomplete)
+	return err != nil && (!ok || e.Kind != Incomplete)
 }
 
 // record journals an action and returns when it is on disk. The action has

@@ -100,7 +100,9 @@ func (p *process) CancelSession(_ context.Context, id uint64) error {
 }
 
 func (p *process) TerminateSession(context.Context, uint64) error { p.note("terminate"); return nil }
-func (p *process) EndQuietSession(id uint64) bool                 { p.note("end quiet"); return id == 1 }
+
+func (p *process) EndQuietSession(id uint64) bool { p.note("end quiet"); return id == 1 }
+
 func (p *process) CancelHere(_ context.Context, pid uint32, key []byte) bool {
 	return pid == 1 && string(key) == "key"
 }

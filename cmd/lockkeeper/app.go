@@ -102,7 +102,7 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pr
 	if err := a.makeConsole(); err != nil {
 		return a, err
 	}
-	if err := a.makeProxy(proxy.Deps{Inspector: inspector, Decider: decider}); err != nil {
+	if err := a.makeProxy(proxy.Deps{Inspector: inspector, Decider: decider}); err != nil { //nolint:contextcheck // what is made outlives the making
 		return a, fmt.Errorf("proxy: %w", err)
 	}
 	return a, a.makeAPI()

@@ -106,15 +106,15 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pre
 	}
 	a.control.Attach(a.both)
 	served := make(chan error, 1)
-	go func() { served <- a.proxy.Serve() }()
+	go func() { served <- a.proxy.Serve() }() //nolint:contextcheck // Shutdown ends it
 	if err := a.succeed(ctx); err != nil {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel() // who was accepted meanwhile cannot stay
 		_ = a.proxy.Shutdown(ctx)
-		<-served
+		_ = <-served // err is why
 		return err
 	}
-	h := a.offer()
+	h := a.offer()                                                  //nolint:contextcheck // close ends it
 	defer func() { err = errors.Join(err, a.close(), h.close()) }() // the link ends when all else has
 	a.announce(ctx, a.admin)
 	err = a.group(ctx, h, served).Run()
@@ -172,7 +172,7 @@ func (a *app) serveAdmin(ctx context.Context, h *holder) error {
 	case <-h.handed:
 	}
 	a.admin.HandOver()
-	<-served
+	_ = <-served // that it was handed over
 	<-ctx.Done()
 	return errStopped
 }

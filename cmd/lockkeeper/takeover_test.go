@@ -306,7 +306,7 @@ func TestTakeoverRefusesNobody(t *testing.T) {
 	}
 	encrypted := strings.Replace(s.conninfo(""), "sslmode=disable", "sslmode=require", 1)
 	unix := strings.Replace(s.conninfo(""), "host=127.0.0.1", "host="+s.dir, 1)
-	for _, conninfo := range []string{s.conninfo(""), s.conninfo(""), s.conninfo(""), encrypted, encrypted, unix, unix, unix} {
+	for _, conninfo := range []string{s.conninfo(""), s.conninfo(""), s.conninfo(""), s.conninfo(""), encrypted, encrypted, unix, unix} {
 		loop(client(conninfo))
 	}
 	operator := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -320,6 +320,7 @@ func TestTakeoverRefusesNobody(t *testing.T) {
 			return fmt.Errorf("readyz: %d %s", r.StatusCode, body)
 		}
 		asked.Add(1)
+		time.Sleep(2 * time.Millisecond) // the load is the clients'
 		return nil
 	})
 	lock, err := os.Open(filepath.Join(s.dir, "state", lockFile))
@@ -334,7 +335,7 @@ func TestTakeoverRefusesNobody(t *testing.T) {
 		time.Sleep(time.Millisecond) // or else it has the processor for itself
 		return nil
 	})
-	for range 5 {
+	for range 4 {
 		next := s.serve("--takeover")
 		before := served.Load()
 		if err := running.ends(); err != nil {
