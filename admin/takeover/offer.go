@@ -99,21 +99,31 @@ func (o *Offering) acceptLoop() {
 	}
 }
 
-// Close ends the offer and the link to a successor.
-func (o *Offering) Close() error {
+// Hide lets nobody find the offer any more. It is for a process that still has
+// the lock of the state folder: the next to have it offers at the same path.
+func (o *Offering) Hide() error {
 	o.mu.Lock()
-	done := o.done
+	defer o.mu.Unlock()
+	if o.done {
+		return nil
+	}
+	o.done = true
+	if err := os.Remove(o.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end the offer to be taken over from: %w", err)
+	}
+	return nil
+}
+
+// Close ends the offer and the link to a successor.
+func (o *Offering) Close() {
+	o.mu.Lock()
 	o.done = true
 	for c := range o.conns {
 		_ = c.Close() // the other side finds out
 	}
 	o.mu.Unlock()
-	var err error
-	if !done {
-		err = errors.Join(os.Remove(o.path), o.listener.Close())
-	}
+	_ = o.listener.Close() // in a takeover it is closed already
 	o.wait.Wait()
-	return err
 }
 
 // serve talks to one process that connects, to the end.

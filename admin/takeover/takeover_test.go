@@ -132,7 +132,7 @@ func (p *process) offer(dir string) *Offering {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.t.Cleanup(func() { _ = o.Close() })
+	p.t.Cleanup(o.Close)
 	return o
 }
 

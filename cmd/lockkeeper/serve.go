@@ -114,8 +114,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pre
 		_ = <-served // err is why
 		return err
 	}
-	h := a.offer()                                                  //nolint:contextcheck // close ends it
-	defer func() { err = errors.Join(err, a.close(), h.close()) }() // the link ends when all else has
+	h := a.offer() //nolint:contextcheck // close ends it
+	defer h.close()
+	defer func() { err = errors.Join(err, h.hide(), a.close()) }()
 	a.announce(ctx, a.admin)
 	err = a.group(ctx, h, served).Run()
 	if errors.Is(err, context.Canceled) { // whichever part noticed first

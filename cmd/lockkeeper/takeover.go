@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -149,14 +147,19 @@ func (a *app) offer() *holder {
 	return h
 }
 
-func (h *holder) close() error {
+// hide keeps successors away, while the state folder is still ours.
+func (h *holder) hide() error {
 	if h.offering == nil {
 		return nil
 	}
-	if err := h.offering.Close(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("end the offer to be taken over from: %w", err)
+	return h.offering.Hide()
+}
+
+// close ends the link to a successor, which takes in what we have left then.
+func (h *holder) close() {
+	if h.offering != nil {
+		h.offering.Close()
 	}
-	return nil
 }
 
 // Offer lets nothing be changed and says what is handed over.

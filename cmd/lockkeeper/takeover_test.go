@@ -139,13 +139,22 @@ func (s *site) start(args ...string) *program {
 func (s *site) serve(args ...string) *program {
 	s.t.Helper()
 	p := s.start(args...)
+	if said := p.told(); said != "READY=1" {
+		s.t.Fatalf("lockkeeper says %q", said)
+	}
+	return p
+}
+
+// told returns what lockkeeper tells systemd next.
+func (p *program) told() string {
+	p.s.t.Helper()
 	p.notes.SetReadDeadline(time.Now().Add(patience))
 	b := make([]byte, 200)
 	n, err := p.notes.Read(b)
-	if err != nil || string(b[:n]) != "READY=1" {
-		s.t.Fatalf("lockkeeper said %q, %v", b[:n], err)
+	if err != nil {
+		p.s.t.Fatal(err)
 	}
-	return p
+	return string(b[:n])
 }
 
 // patience bounds every wait.
@@ -371,6 +380,9 @@ func TestSessionsStayAfterATakeover(t *testing.T) {
 	s.exec(open, "begin")
 	s.exec(open, "update sale_order set note = 'open' where id = 1")
 	s.serve("--takeover")
+	if said := old.told(); said != "STOPPING=1\nEXTEND_TIMEOUT_USEC=7205000000" {
+		t.Errorf("the old one tells systemd %q", said)
+	}
 	after := s.connect()
 	if x := s.session(open); !x.Draining || x.State != "idle in transaction" {
 		t.Errorf("the open session is %+v", x)
@@ -573,10 +585,8 @@ func TestAPredecessorThatDiesWhileItHandsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	next.notes.SetReadDeadline(time.Now().Add(patience))
-	b := make([]byte, 100)
-	if n, err := next.notes.Read(b); err != nil || string(b[:n]) != "READY=1" {
-		t.Fatalf("the successor said %q, %v", b[:n], err)
+	if said := next.told(); said != "READY=1" {
+		t.Fatalf("the successor says %q", said)
 	}
 	s.exec(s.connect(), "update sale_order set note = 'x' where id = 1")
 	s.must("freeze", "--reason", "test")
