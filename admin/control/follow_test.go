@@ -74,6 +74,9 @@ func TestWhatIsDecidedIsFollowed(t *testing.T) {
 	if n := len(old.decider.Current().Containments); n != 0 {
 		t.Errorf("%d containments are in force with the follower", n)
 	}
+	if _, err := old.fixture.Follow(&Desired{Epoch: next.decider.Current().Epoch, Profile: "odoo"}); err != nil || old.Policy().Profile != "odoo" {
+		t.Errorf("a built-in policy: %v, profile %s", err, old.Policy().Profile)
+	}
 	next.LeadNobody()
 	told := old.told
 	if _, err := next.Freeze(t.Context(), policy.Scope{}, 0, me); err != nil || old.told != told {

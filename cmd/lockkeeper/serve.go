@@ -111,7 +111,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pre
 		ctx, cancel := context.WithCancel(ctx)
 		cancel() // who was accepted meanwhile cannot stay
 		_ = a.proxy.Shutdown(ctx)
-		_ = <-served // err is why
+		<-served //nolint:errcheck // err is why
 		return err
 	}
 	h := a.offer() //nolint:contextcheck // close ends it
@@ -173,7 +173,7 @@ func (a *app) serveAdmin(ctx context.Context, h *holder) error {
 	case <-h.handed:
 	}
 	a.admin.HandOver()
-	_ = <-served // that it was handed over
+	<-served //nolint:errcheck // that it was handed over
 	<-ctx.Done()
 	return errStopped
 }
