@@ -61,6 +61,13 @@ func newProcess(t *testing.T) *process {
 	}
 }
 
+// set changes what the process does.
+func (p *process) set(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
 func (p *process) note(event string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,23 +81,36 @@ func (p *process) history() string {
 }
 
 func (p *process) Offer() (*Estate, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.refuses != nil {
 		return nil, p.refuses
 	}
-	p.note("offer")
+	p.events = append(p.events, "offer")
 	return &p.estate, nil
 }
-func (p *process) Keep() { p.note("keep") }
+
 func (p *process) HandOver(t Terms) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.late == nil {
-		p.note("hand over, " + t.Wait.String())
+		p.events = append(p.events, "hand over, "+t.Wait.String())
 	}
 	return p.late
 }
-func (p *process) Finish(within time.Duration)   { p.note("finish in " + within.String()) }
-func (p *process) Orphan()                       { p.once.Do(func() { close(p.orphaned) }) }
-func (p *process) Sessions() []proxy.SessionInfo { return p.sessions }
-func (p *process) Wake()                         {}
+
+func (p *process) Keep()                       { p.note("keep") }
+func (p *process) Finish(within time.Duration) { p.note("finish in " + within.String()) }
+func (p *process) Orphan()                     { p.once.Do(func() { close(p.orphaned) }) }
+func (p *process) Wake()                       {}
+func (p *process) Addresses() []net.Addr       { return nil }
+
+func (p *process) Sessions() []proxy.SessionInfo {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sessions
+}
+
 func (p *process) CancelSession(_ context.Context, id uint64) error {
 	p.note("cancel")
 	if id == 7 {
@@ -99,15 +119,23 @@ func (p *process) CancelSession(_ context.Context, id uint64) error {
 	return nil
 }
 
-func (p *process) TerminateSession(context.Context, uint64) error { p.note("terminate"); return nil }
+func (p *process) TerminateSession(context.Context, uint64) error {
+	p.note("terminate")
+	return nil
+}
 
-func (p *process) EndQuietSession(id uint64) bool { p.note("end quiet"); return id == 1 }
+func (p *process) EndQuietSession(id uint64) bool {
+	p.note("end quiet")
+	return id == 1
+}
 
 func (p *process) CancelHere(_ context.Context, pid uint32, key []byte) bool {
 	return pid == 1 && string(key) == "key"
 }
-func (p *process) Addresses() []net.Addr { return nil }
+
 func (p *process) Follow(d *control.Desired) (keeps, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.follows != nil {
 		return p.follows(d)
 	}
@@ -116,8 +144,10 @@ func (p *process) Follow(d *control.Desired) (keeps, err error) {
 
 func (p *process) Barrier(ctx context.Context, _ policy.Containment) ([]proxy.BarrierReport, error) {
 	p.note("barrier")
-	if p.barrier != nil {
-		if err := p.barrier(ctx); err != nil {
+	var wait func(context.Context) error
+	p.set(func() { wait = p.barrier })
+	if wait != nil {
+		if err := wait(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -136,12 +166,18 @@ func (p *process) offer(dir string) *Offering {
 	return o
 }
 
+// find finds a predecessor, as soon as nobody else is served.
 func find(t *testing.T, dir string) *Predecessor {
 	t.Helper()
-	p, err := Find(t.Context(), dir, "v2", quiet)
-	if err != nil || p == nil {
-		t.Fatalf("found %v, %v", p, err)
-	}
+	var p *Predecessor
+	eventually(t, "the predecessor is found", func() bool {
+		var err error
+		p, err = Find(t.Context(), dir, "v2", quiet)
+		if err != nil && !strings.Contains(err.Error(), "another takeover") || err == nil && p == nil {
+			t.Fatalf("found %v, %v", p, err)
+		}
+		return err == nil
+	})
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
@@ -220,16 +256,16 @@ func TestASuccessorThatGivesUp(t *testing.T) {
 		}
 		eventually(t, "it goes on", func() bool { return strings.HasSuffix(old.history(), "keep") })
 	}
-	old.late = errors.New("it is stopping")
+	old.set(func() { old.late = errors.New("it is stopping") })
 	if alive, err := find(t, dir).Accept(t.Context(), Terms{}); alive || err == nil || !strings.Contains(err.Error(), "goes on") {
 		t.Errorf("alive %v, %v", alive, err)
 	}
-	old.refuses = errors.New("not today")
-	if _, err := Find(t.Context(), dir, "v2", quiet); err == nil || !strings.Contains(err.Error(), "not today") {
-		t.Errorf("got %v", err)
-	}
-	old.refuses, old.late = nil, nil
-	eventually(t, "it goes on", func() bool { return strings.HasSuffix(old.history(), "keep") })
+	old.set(func() { old.late, old.refuses = nil, errors.New("not today") })
+	eventually(t, "it refuses", func() bool {
+		_, err := Find(t.Context(), dir, "v2", quiet)
+		return err != nil && strings.Contains(err.Error(), "not today")
+	})
+	old.set(func() { old.refuses = nil })
 	p := find(t, dir)
 	if _, err := Find(t.Context(), dir, "v2", quiet); err == nil || !strings.Contains(err.Error(), "another takeover") {
 		t.Errorf("two at once: %v", err)
@@ -289,7 +325,8 @@ func TestMessagesThatAreNone(t *testing.T) {
 
 func TestTheSessionsOfBoth(t *testing.T) {
 	old, local, p, both := succeeded(t)
-	old.sessions, local.sessions = []proxy.SessionInfo{{ID: 1}}, []proxy.SessionInfo{{ID: 1001}}
+	old.set(func() { old.sessions = []proxy.SessionInfo{{ID: 1}} })
+	local.set(func() { local.sessions = []proxy.SessionInfo{{ID: 1001}} })
 	over := both.Add(p)
 	all := both.Sessions()
 	if len(all) != 2 || all[0].ID != 1 || !all[0].Draining || all[1].ID != 1001 || all[1].Draining {
@@ -332,14 +369,14 @@ func TestTheBarrierOfBoth(t *testing.T) {
 	if err != nil || len(reports) != 1 || reports[0].Waited != 3 || reports[0].Cancelled != 6 || reports[0].Terminated != 9 || len(reports[0].Lacking) != 1 {
 		t.Errorf("got %+v, %v", reports, err)
 	}
-	old.barrier = func(context.Context) error { return errors.New("waiting for sessions 3, 4") }
+	old.set(func() { old.barrier = func(context.Context) error { return errors.New("waiting for sessions 3, 4") } })
 	if _, err := both.Barrier(ctx, policy.Containment{}); err == nil || !strings.Contains(err.Error(), "sessions 3, 4") {
 		t.Errorf("got %v", err)
 	}
 	// It dies while it is waited for: the local barrier looks again, but not
 	// before what it left is known.
 	asked := make(chan struct{})
-	old.barrier = func(ctx context.Context) error { close(asked); <-ctx.Done(); return ctx.Err() }
+	old.set(func() { old.barrier = func(ctx context.Context) error { close(asked); <-ctx.Done(); return ctx.Err() } })
 	result := make(chan error, 1)
 	go func() { _, err := both.Barrier(ctx, policy.Containment{}); result <- err }()
 	<-asked
@@ -364,7 +401,9 @@ func TestTheBarrierOfBoth(t *testing.T) {
 func TestFollowingAndFinishing(t *testing.T) {
 	old, _, p, _ := succeeded(t)
 	var got *control.Desired
-	old.follows = func(d *control.Desired) (keeps, err error) { got = d; return errors.New("a newer policy"), nil }
+	old.set(func() {
+		old.follows = func(d *control.Desired) (keeps, err error) { got = d; return errors.New("a newer policy"), nil }
+	})
 	if err := p.Follow(&control.Desired{Epoch: 7, Profile: "odoo"}); err != nil || got.Epoch != 7 || got.Profile != "odoo" {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -384,7 +423,7 @@ func TestAPredecessorThatAnswersNothing(t *testing.T) {
 	old, _, p, _ := succeeded(t)
 	release := make(chan struct{})
 	defer close(release)
-	old.barrier = func(context.Context) error { <-release; return nil }
+	old.set(func() { old.barrier = func(context.Context) error { <-release; return nil } })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	for range maxCalls {
 		go func() { _, _ = p.barrier(ctx, policy.Containment{}, nil) }()
