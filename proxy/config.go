@@ -66,14 +66,16 @@ type Target struct {
 	// blocking graph and the barrier for lost sessions are not available, and
 	// the commands that need them say so.
 	Control string `yaml:"control"`
+
+	Auth `yaml:",inline"`
 }
 
 // ClientTLS is the client side's TLS.
 type ClientTLS struct {
-	Mode string `yaml:"sslmode"` // disable (default), allow, require, verify-ca, verify-full
+	Mode string `yaml:"sslmode"` // disable (default), allow, prefer, require, verify-ca, verify-full; PgBouncer's meaning
 	Cert string `yaml:"cert"`    // file
 	Key  string `yaml:"key"`     // file
-	CA   string `yaml:"ca"`      // file: who signs client certificates (verify-ca, verify-full)
+	CA   string `yaml:"ca"`      // file: who signs client certificates (verify-ca, verify-full, and auth: cert)
 
 	TLSVersions `yaml:",inline"`
 }
@@ -206,6 +208,9 @@ func (c Config) Validate() error {
 		}
 		if err := t.TLS.validate(); err != nil {
 			complain("server.%s: tls: %w", key, err)
+		}
+		if err := t.Auth.validate(&c); err != nil {
+			complain("server.%s: %w", key, err)
 		}
 		switch {
 		case t.SSLNegotiation != "" && t.SSLNegotiation != "postgres" && t.SSLNegotiation != direct:

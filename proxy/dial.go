@@ -50,6 +50,8 @@ type connected struct {
 	first   []byte // the first message of the answer
 	tls     bool
 	reached endpoint
+
+	loggedIn bool // by lockkeeper, in the client's place
 }
 
 // said returns all that the server has sent.

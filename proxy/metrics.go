@@ -25,7 +25,7 @@ type metrics struct {
 
 	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted, proxyHeaders, proxyErrors prometheus.Counter
 
-	limits, timeouts, lost, peerCancels *prometheus.CounterVec
+	limits, timeouts, lost, peerCancels, auth, authQueries *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -50,6 +50,8 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		lost:            vec("lockkeeper_connections_lost_total", "Sessions ended because a connection broke: it was reset, or nothing was heard of the other side for as long as tcp allows.", "side"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
 		peerCancels:     vec("lockkeeper_peer_cancels_total", "Cancel requests of clients that other lockkeepers were asked to handle, one for each asked: known (it did), unknown (it has no such session), failed.", "outcome"),
+		auth:            vec("lockkeeper_authentications_total", "Clients that lockkeeper itself authenticated (auth: scram, cert or peer), by outcome: ok, refused, or failed for who went away or could not be looked up.", "method", "outcome"),
+		authQueries:     vec("lockkeeper_auth_queries_total", "Look-ups of users by auth_query, by outcome: cached, found, unknown, failed, or busy where too many waited for an answer.", "outcome"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
 		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),
@@ -63,7 +65,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		}, []string{"cause"}),
 	}
 	m.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "lockkeeper_stage_seconds", Help: "How long the slow stages of statements and logins took: connect (to the server), inspect (of a text that was not known), record (until the journal's queue took it).",
+		Name: "lockkeeper_stage_seconds", Help: "How long the slow stages of statements and logins took: connect (to the server, with the login where lockkeeper does it), auth_query (for a user's secret), inspect (of a text that was not known), record (until the journal's queue took it).",
 		Buckets: prometheus.ExponentialBuckets(10e-6, 4, 11),
 	}, []string{"stage"})
 	reg.MustRegister(m.holds, m.stages)
@@ -93,6 +95,8 @@ func gauges(reg prometheus.Registerer, s *Server) {
 	gauge("lockkeeper_logins", "Clients that have said who they are and are not logged in.", func() float64 { _, n := s.places.counts(); return float64(n) })
 	gauge("lockkeeper_greetings", "Clients that have not said who they are.", func() float64 { return float64(s.greetings.count()) })
 	gauge("lockkeeper_connect_held", "Clients that are held until a server can be reached.", func() float64 { return float64(s.held.Load()) })
+	gauge("lockkeeper_auth_file_users", "Users in all auth_files.", func() float64 { return float64(s.userCount()) })
+	gauge("lockkeeper_auth_cache_users", "Users whose secrets auth_query found and that are kept.", func() float64 { return float64(s.queries.known.Len()) })
 	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
 	gauge("lockkeeper_descriptors", "File descriptors of clients and of the server connections for them.", func() float64 { return float64(s.descriptorsUsed()) })
 	gauge("lockkeeper_descriptors_limit", "File descriptors that they may have: what the process may open, less a reserve for operators and the journal.", func() float64 { return float64(s.descriptors.clients) })

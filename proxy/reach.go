@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"lockkeeper/proxy/auth"
 	"lockkeeper/proxy/wire"
 )
 
@@ -18,6 +19,12 @@ const (
 	maxRetryPause = time.Second
 	gonePoll      = 250 * time.Millisecond
 )
+
+// login is what a server is told by a client, or in its place.
+type login struct {
+	startup    []byte           // the client's packet
+	credential *auth.Credential // nil: the client logs in itself
+}
 
 // errClientGone says that nobody waits any more.
 var errClientGone = errors.New("client closed the connection before a server was reached")
@@ -35,13 +42,13 @@ func (n *notReady) Error() string {
 
 // dial connects a client to its server. Where another address may take over, a
 // client is held for limits.connect_hold until one can be reached.
-func (s *Server) dial(h *hello, t *Target, startup []byte) (*connected, error) {
+func (s *Server) dial(h *hello, t *Target, l login) (*connected, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	watched := make(chan struct{})
 	go watchClient(ctx, cancel, h.conn, watched)
 	defer func() { cancel(); <-watched }()
 	begun := s.deps.Now()
-	server, err := s.dialHeld(ctx, t, startup, begun)
+	server, err := s.dialHeld(ctx, t, l, begun)
 	s.metrics.stages.WithLabelValues("connect").Observe(s.deps.Now().Sub(begun).Seconds())
 	if err == nil {
 		return server, nil
@@ -50,6 +57,9 @@ func (s *Server) dial(h *hello, t *Target, startup []byte) (*connected, error) {
 		return nil, errClientGone
 	}
 	s.metrics.connectFailures.Inc()
+	if f, ok := errors.AsType[*fatal](err); ok {
+		return nil, f
+	}
 	if n, ok := errors.AsType[*notReady](err); ok {
 		return nil, &fatal{sqlstate: "57P03", message: n.Error(), raw: n.said}
 	}
@@ -76,15 +86,15 @@ func watchClient(ctx context.Context, cancel context.CancelFunc, client net.Conn
 
 // dialHeld goes round the target's addresses until one will do, or the hold is
 // over.
-func (s *Server) dialHeld(ctx context.Context, t *Target, startup []byte, begun time.Time) (*connected, error) {
+func (s *Server) dialHeld(ctx context.Context, t *Target, l login, begun time.Time) (*connected, error) {
 	pause := minRetryPause
 	for {
-		server, err := s.round(ctx, t, startup)
+		server, err := s.round(ctx, t, l)
 		if err == nil {
 			return server, nil
 		}
 		left := s.cfg.Limits.ConnectHold - s.deps.Now().Sub(begun)
-		if ctx.Err() != nil || !t.failsOver() || left <= 0 || s.isClosing() {
+		if final(err) || ctx.Err() != nil || !t.failsOver() || left <= 0 || s.isClosing() {
 			return nil, err
 		}
 		if pause == minRetryPause {
@@ -104,7 +114,7 @@ func (s *Server) dialHeld(ctx context.Context, t *Target, startup []byte, begun 
 }
 
 // round tries each address once; for prefer-standby, twice.
-func (s *Server) round(ctx context.Context, t *Target, startup []byte) (*connected, error) {
+func (s *Server) round(ctx context.Context, t *Target, l login) (*connected, error) {
 	all, err := s.endpoints(ctx, t)
 	if err != nil {
 		return nil, err
@@ -113,9 +123,12 @@ func (s *Server) round(ctx context.Context, t *Target, startup []byte) (*connect
 	for _, want := range t.wants().rounds() {
 		errs = errs[:0]
 		for i := range all {
-			server, err := s.reach(ctx, t, &all[i], want, startup)
+			server, err := s.reach(ctx, t, &all[i], want, l)
 			if err == nil {
 				return server, nil
+			}
+			if final(err) {
+				return nil, err
 			}
 			errs = append(errs, err)
 		}
@@ -123,8 +136,14 @@ func (s *Server) round(ctx context.Context, t *Target, startup []byte) (*connect
 	return nil, oneLine(errs)
 }
 
+// final reports whether trying again, or another address, would be of no use.
+func final(err error) bool {
+	_, is := errors.AsType[*fatal](err)
+	return is
+}
+
 // reach connects to one address, if that is what is wanted.
-func (s *Server) reach(ctx context.Context, t *Target, e *endpoint, want sessionAttr, startup []byte) (*connected, error) {
+func (s *Server) reach(ctx context.Context, t *Target, e *endpoint, want sessionAttr, l login) (*connected, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Limits.ConnectTimeout)
 	defer cancel()
 	if want != sessionAny && t.Control != "" {
@@ -138,12 +157,18 @@ func (s *Server) reach(ctx context.Context, t *Target, e *endpoint, want session
 			return nil, fmt.Errorf("%s %w", e.address, errRole)
 		}
 	}
-	c, err := t.connect(ctx, e, startup)
+	c, err := t.connect(ctx, e, l.startup)
 	s.down.note(e.address, s.deps.Now(), err != nil)
 	if err != nil {
 		return nil, err
 	}
 	c.reached = *e
+	if l.credential != nil {
+		if err := c.login(ctx, l.credential); err != nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("%s: %w", e.address, err)
+		}
+	}
 	if err := s.suits(ctx, c, t, want); err != nil {
 		_ = c.Close() // it has not been told anything that lasts
 		return nil, fmt.Errorf("%s: %w", e.address, err)

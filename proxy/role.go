@@ -138,7 +138,7 @@ func (s *Server) askRole(ctx context.Context, t *Target, e *endpoint) (role, err
 // what it is. What is read is kept for the client.
 func (c *connected) readRole() (role, error) {
 	var r role
-	if !authenticated(c.first) {
+	if !c.loggedIn && !authenticated(c.first) {
 		return r, errors.New("the server asks the client for a password before it says whether it is what target_session_attrs asks for: set server.*.control")
 	}
 	known := 0

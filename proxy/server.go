@@ -18,6 +18,7 @@ import (
 	"lockkeeper/inspect"
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
+	"lockkeeper/proxy/auth"
 	"lockkeeper/proxy/engine"
 	"lockkeeper/proxy/session"
 )
@@ -30,8 +31,8 @@ type Recorder interface {
 	Submit(e journal.Entry)
 }
 
-// Deps is what a Server works with. All fields but Processes, Console and
-// LastSession are required.
+// Deps is what a Server works with. All fields but LookupHost, Processes,
+// Console, LastSession and Mock are required.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
@@ -46,6 +47,7 @@ type Deps struct {
 	// LastSession is the largest session id that was given before, by a
 	// process whose sessions go on beside this one's.
 	LastSession uint64
+	Mock        *auth.Mock // makes up the secrets of unknown users; nil is a new one
 }
 
 // Server accepts clients and keeps their sessions.
@@ -57,6 +59,8 @@ type Server struct {
 	pacer     *pacer
 	budget    *engine.Budget
 	tls       clientTLS
+	mock      *auth.Mock
+	queries   *authQueries
 	processes *processes
 	lookup    LookupHost
 	down      unreachable
@@ -70,6 +74,7 @@ type Server struct {
 	cancels     chan struct{} // one token for each cancel request being passed on
 	forwarded   chan struct{} // the same, of those that come from peers: they must not wait for each other
 	peers       peers
+	credentials atomic.Pointer[credentials]
 
 	mu         sync.Mutex // guards what follows
 	listeners  []Listener
@@ -123,7 +128,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := s.tls.load(&cfg.TLS); err != nil {
 		return nil, err
 	}
+	if s.mock = deps.Mock; s.mock == nil {
+		s.mock = auth.NewMock()
+	}
 	var err error
+	if s.queries, err = newAuthQueries(); err != nil {
+		return nil, err
+	}
+	if err := s.loadCredentials(); err != nil {
+		return nil, err
+	}
 	if s.balancers, err = prefixes(cfg.Listen.ProxyProtocolFrom); err != nil {
 		return nil, fmt.Errorf("listen.proxy_protocol_from: %w", err)
 	}
@@ -388,10 +402,12 @@ func (s *Server) all() []*conn {
 	return out
 }
 
-// Reload reads certificate, key and authority of the client side again; the
-// old ones stay in use when that fails. Those towards servers are read for
-// every connection.
-func (s *Server) Reload() error { return s.tls.load(&s.cfg.TLS) }
+// Reload reads certificate, key and authority of the client side again, and
+// users and passwords; of each the old ones stay in use when that fails. Those
+// towards servers are read for every connection.
+func (s *Server) Reload() error {
+	return errors.Join(s.tls.load(&s.cfg.TLS), s.loadCredentials())
+}
 
 // Wake lets every session look at the containments and the policy again.
 func (s *Server) Wake() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"lockkeeper/policy"
 	"lockkeeper/proxy/engine"
+	"lockkeeper/proxy/scram"
 	"lockkeeper/proxy/session"
 	"lockkeeper/proxy/wire"
 )
@@ -66,6 +68,9 @@ type hello struct {
 	startup *wire.Startup
 	tls     bool
 	leave   func()
+
+	binding     []byte         // channel binding data of the client's TLS connection
+	authorities *x509.CertPool // who may sign client certificates
 }
 
 // fatal is an error that a client which has not logged in is told.
@@ -251,6 +256,7 @@ func (h *hello) handshake(cfg *tls.Config) error {
 		return fmt.Errorf("TLS with client: %w", err)
 	}
 	h.conn, h.tls = secured, true
+	h.binding, h.authorities = scram.EndPoint(cfg.Certificates[0].Leaf), cfg.ClientCAs
 	return nil
 }
 
@@ -273,6 +279,9 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkName(h, target, user); err != nil {
+		return err
+	}
 	if target.Database != "" && target.Database != database {
 		h.raw = wire.ReplaceParameter(h.raw, "database", target.Database)
 	}
@@ -284,7 +293,11 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		return err
 	}
 	defer mine.leave()
-	server, err := s.dial(h, target, h.raw)
+	credential, err := s.authenticate(h, key, target, user)
+	if err != nil {
+		return err
+	}
+	server, err := s.dial(h, target, login{h.raw, credential})
 	if err != nil {
 		return err
 	}
@@ -317,7 +330,14 @@ func (s *Server) admit(h *hello, user string) error {
 		return &fatal{sqlstate: "53300", message: "lockkeeper has as many sessions as limits.sessions allows", hint: "Close idle connections, or raise limits.sessions."}
 	case s.mustEncrypt(h):
 		return &fatal{sqlstate: "28000", message: "lockkeeper accepts encrypted connections only", hint: "Connect with sslmode=require."}
-	case s.tls.mode == "verify-full" && h.tls && commonName(h.conn) != user:
+	}
+	return nil
+}
+
+// checkName holds a client to its certificate's name under tls.sslmode
+// verify-full. Where certificates authenticate, auth_map has its say, too.
+func (s *Server) checkName(h *hello, t *Target, user string) error {
+	if s.tls.mode == "verify-full" && h.tls && t.Auth.method() != AuthCert && commonName(h.conn) != user {
 		return &fatal{sqlstate: "28000", message: "the certificate's common name is not the user's", hint: "Use a certificate whose CN is the database user."}
 	}
 	return nil

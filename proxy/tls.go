@@ -91,7 +91,7 @@ func (c *clientTLS) load(cfg *ClientTLS) error {
 			return fmt.Errorf("tls.ca: %w", err)
 		}
 		out.ClientCAs = roots
-		out.ClientAuth = tls.VerifyClientCertIfGiven
+		out.ClientAuth = tls.RequestClientCert // not validated, as by PgBouncer; auth: cert does so later
 	}
 	if cfg.Mode == "verify-ca" || cfg.Mode == "verify-full" {
 		out.ClientAuth = tls.RequireAndVerifyClientCert

@@ -28,7 +28,7 @@ var layers = []layer{
 	{"proxy/wire", []string{"internal/sqlstate"}},
 	{"proxy/session", []string{"inspect", "policy", "proxy/wire", "internal/journal", "internal/sqlstate"}},
 	{"proxy/engine", []string{"inspect", "policy", "proxy/wire", "proxy/session", "internal/journal", "internal/sqlstate"}},
-	{"proxy", []string{"inspect", "policy", "proxy/...", "internal/journal", "internal/sqlstate"}},
+	{"proxy", []string{"inspect", "policy", "proxy/...", "internal/journal", "internal/peercred", "internal/sqlstate"}},
 
 	{"admin/locks", []string{"inspect", "policy", "proxy", "internal/sqlstate"}},
 	{"admin/control", []string{"inspect", "policy", "proxy", "internal/journal", "internal/sqlstate"}},

@@ -16,6 +16,7 @@ const (
 	CannotEstablishConnection = "08001" // the server could not be reached
 	ProtocolViolation         = "08P01" // a malformed message
 	InvalidAuthorization      = "28000" // the login is not acceptable
+	InvalidPassword           = "28P01" // wrong password, or no such user
 	ReadOnlySQLTransaction    = "25006" // a change while the database is read-only (profile postgres)
 	InsufficientPrivilege     = "42501" // a rule, a freeze or unknown: refused (profile postgres)
 	NotInPrerequisiteState    = "55000" // the database takes no new connections

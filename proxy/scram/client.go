@@ -154,4 +154,3 @@ func (c *Client) Verify(message []byte) error {
 
 // Verified reports whether the exchange is over and the server is who it says.
 func (c *Client) Verified() bool { return c.verified }
-
