@@ -141,7 +141,7 @@ func matrixAuth(t *testing.T, pg *pgtest.Server) map[string]proxy.Auth {
 // returns.
 func terminating(t *testing.T, pg *pgtest.Server, certs pgtest.Certificates, a proxy.Auth, serverMode string) (g *guard, socket string) {
 	t.Helper()
-	socket, err := os.MkdirTemp("", "lk")
+	socket, err := os.MkdirTemp("", "lk") //nolint:usetesting // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}

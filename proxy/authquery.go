@@ -23,7 +23,7 @@ FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogi
 // Bounds of auth_query.
 const (
 	AuthQuerySlots   = 4               // queries at a time
-	AuthQueryTimeout = 5 * time.Second // for a place among them, the connection and the answer
+	AuthQueryTimeout = 5 * time.Second // for a place among them, the connection and the answer; limits.connect_timeout if that is less
 	AuthCacheUsers   = 10_000          // secrets kept
 	AuthCacheAge     = time.Minute     // for so long
 	suspectAge       = time.Second     // a secret this old is forgotten when a proof fails: it may have changed
@@ -105,7 +105,8 @@ func (s *Server) askSecret(key string, t *Target, user string) (*auth.Secret, er
 
 // runAuthQuery asks, when there is a place.
 func (s *Server) runAuthQuery(key string, t *Target, user string) (secret *auth.Secret, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, AuthQueryTimeout)
+	timeout := min(AuthQueryTimeout, s.cfg.Limits.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	begun, outcome := s.deps.Now(), "failed"
 	defer func() {
@@ -187,7 +188,7 @@ func (s *Server) openAuthQuery(ctx context.Context, key string, t *Target, e *en
 	q := &authQuery{connected: c, messages: pgproto3.NewFrontend(c, c)}
 	q.messages.SetMaxBodyLen(authReplyBytes)
 	credential := &auth.Credential{User: t.Auth.User, Secret: s.credentials.Load().ours(key, &t.Auth, t.Auth.User)}
-	if err := c.login(ctx, credential); err == nil {
+	if err = c.login(ctx, credential); err == nil {
 		err = q.settle()
 	}
 	if err != nil {
@@ -239,7 +240,7 @@ func (q *authQuery) query(ctx context.Context, t *Target, user string) (*string,
 	secret, err := q.answer()
 	if err != nil && ctx.Err() != nil {
 		q.cancel(ctx, t)
-		return nil, fmt.Errorf("auth_query: no answer within %v: %w", AuthQueryTimeout, ctx.Err())
+		return nil, fmt.Errorf("auth_query: no answer in time: %w", ctx.Err())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("auth_query: %w", err)

@@ -35,7 +35,8 @@ func (c *connected) login(ctx context.Context, credential *auth.Credential) erro
 				return impersonation(err)
 			}
 			if done {
-				c.first, c.loggedIn = append(kept, m...), true
+				kept = append(kept, m...)
+				c.first, c.loggedIn = kept, true
 				return nil
 			}
 			if len(answer) > 0 {

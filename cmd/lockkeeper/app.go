@@ -112,6 +112,9 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pr
 func (a *app) makeProxy(d proxy.Deps) (err error) {
 	d.Journal, d.Logger, d.Registerer, d.Now = a.journal, a.log, a.registerer, time.Now
 	d.Processes, d.Console = a.cfg.state(a.processes), a.console
+	if d.Mock, err = a.cfg.mock(); err != nil {
+		return err
+	}
 	if a.predecessor != nil {
 		d.LastSession = a.predecessor.LastSession
 	}

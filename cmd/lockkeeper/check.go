@@ -129,11 +129,13 @@ func (r *report) checkFiles(cfg *config) {
 		}
 	}
 	for _, key := range sortedKeys(cfg.Servers) {
-		if ca := cfg.Servers[key].CA; ca != "" {
-			if _, err := os.Stat(ca); err != nil {
+		t := cfg.Servers[key]
+		if t.CA != "" {
+			if _, err := os.Stat(t.CA); err != nil {
 				r.fail("server.%s: ca: %v", key, err)
 			}
 		}
+		r.checkAuth(key, &t)
 	}
 }
 

@@ -29,6 +29,7 @@ const (
 	processesFile2 = "processes.2" // of every second of a row of processes that take over from each other
 	localTokenFile = "admin.token"
 	lockFile       = "lock"
+	mockFile       = "mock-secret"
 )
 
 // config is lockkeeper.yaml.

@@ -59,7 +59,7 @@ func (a *app) makeConsole() error {
 	return nil
 }
 
-// reloadAll reads the policy and every certificate again.
+// reloadAll reads the policy, every certificate and the files of users again.
 func (a *app) reloadAll(ctx context.Context, by control.By) error {
 	_, err := a.control.Reload(ctx, by)
 	err = errors.Join(err, a.proxy.Reload())

@@ -21,6 +21,7 @@ import (
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/takeover"
 	"lockkeeper/proxy"
+	"lockkeeper/proxy/auth"
 )
 
 // pages are the reference pages, by name.
@@ -224,7 +225,7 @@ var referenceYAML string
 
 func writeConfigPage(_ *cobra.Command, w io.Writer) error {
 	fmt.Fprint(w, generated("config"), "# lockkeeper.yaml\n\nEvery key with its default. Unknown keys are errors, with their line. A reload (SIGHUP, "+
-		"`lockkeeper policy reload`) takes the key `policy`, and the contents of certificates; it is refused when another key has changed, "+
+		"`lockkeeper policy reload`) takes the key `policy`, and the contents of certificates, `auth_file` and `auth_password_file`; it is refused when another key has changed, "+
 		"for that needs a restart.\n\n```yaml config\n", referenceYAML, "```\n")
 	return nil
 }
@@ -262,6 +263,16 @@ func bounds() []bound {
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
+		{
+			"queries of `auth_query`", strconv.Itoa(proxy.AuthQuerySlots), "more wait, for " + proxy.AuthQueryTimeout.String() + " with their query or `limits.connect_timeout` if that is less; then the client is refused with 08001",
+			"`lockkeeper_auth_queries_total`",
+		},
+		{
+			"users whose secrets `auth_query` found", strconv.Itoa(proxy.AuthCacheUsers), "those that were used longest ago are forgotten; all after " + proxy.AuthCacheAge.String(),
+			"`lockkeeper_auth_cache_users`",
+		},
+		{"`auth_file`", size(auth.MaxUserlist), "it is not loaded", "`lockkeeper_auth_file_users`"},
+		{"a message of a client's SASL exchange", size(auth.MaxSASL), "the client is refused with 08P01, as by PostgreSQL", "`lockkeeper_authentications_total`"},
 		{"`limits.connect_hold`", l.ConnectHold.String(), "the client is refused with 08001", "`lockkeeper_connect_held`, `lockkeeper_connect_retries_total`"},
 		{
 			"`tcp.keepalive_idle`, `tcp.keepalive_interval`, `tcp.keepalive_count`", fmt.Sprintf("%v, %v, %d", c.TCP.KeepaliveIdle, c.TCP.KeepaliveInterval, c.TCP.KeepaliveCount),

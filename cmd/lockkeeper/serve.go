@@ -32,7 +32,7 @@ func newServe(g *global) *cobra.Command {
 		Long: `serve listens for clients and opens one server connection for each.
 
 SIGTERM and SIGINT stop accepting and let transactions finish for limits.shutdown_timeout; a second one ends lockkeeper at once. SIGQUIT does so
-by itself. SIGHUP reads the policy and the certificates again; a policy with mistakes changes nothing. SIGUSR1 pauses everything
+by itself. SIGHUP reads the policy, the certificates and the files of users again; what has mistakes changes nothing. SIGUSR1 pauses everything
 new, SIGUSR2 resumes. Restrictions that were in force before a restart are in
 force after it.
 
@@ -216,7 +216,7 @@ func (a *app) signal(ctx context.Context, s os.Signal, admin *api.Server) {
 	}
 }
 
-// reload reads policy and certificates again; what fails stays as it was.
+// reload reads policy, certificates and users again; what fails stays as it was.
 func (a *app) reload(ctx context.Context, admin *api.Server) {
 	a.tellSystemd(ctx, systemdReloading)
 	defer a.tellSystemd(ctx, systemdReady)
@@ -224,7 +224,7 @@ func (a *app) reload(ctx context.Context, admin *api.Server) {
 		a.log.LogAttrs(ctx, slog.LevelError, "policy not reloaded, the old one stays in force", slog.String("cause", err.Error()))
 	}
 	if err := errors.Join(a.proxy.Reload(), admin.Reload()); err != nil {
-		a.log.LogAttrs(ctx, slog.LevelError, "certificate not reloaded, the old one stays in use", slog.String("cause", err.Error()))
+		a.log.LogAttrs(ctx, slog.LevelError, "certificates or users not reloaded, the old ones stay in use", slog.String("cause", err.Error()))
 	}
 }
 

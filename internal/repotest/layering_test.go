@@ -26,6 +26,8 @@ var layers = []layer{
 	{"policy/checks", []string{"inspect", "internal/sqlstate"}},
 
 	{"proxy/wire", []string{"internal/sqlstate"}},
+	{"proxy/scram", nil},
+	{"proxy/auth", []string{"proxy/scram", "proxy/wire"}},
 	{"proxy/session", []string{"inspect", "policy", "proxy/wire", "internal/journal", "internal/sqlstate"}},
 	{"proxy/engine", []string{"inspect", "policy", "proxy/wire", "proxy/session", "internal/journal", "internal/sqlstate"}},
 	{"proxy", []string{"inspect", "policy", "proxy/...", "internal/journal", "internal/peercred", "internal/sqlstate"}},

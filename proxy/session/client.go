@@ -211,7 +211,7 @@ func (s *Session) login(m []byte, size int) action {
 	_, rest, ok := wire.CString(wire.Message(m).Body())
 	if ok && len(rest) > 4 && rest[4] == 'y' && s.auth.offeredPlus {
 		s.fail("28000", "lockkeeper cannot relay SCRAM authentication over TLS on both sides to a client that supports channel binding",
-			"Set channel_binding=disable in the client's connection string, or sslmode: disable for this server (for example over a unix socket).")
+			"Set auth: scram for this server in lockkeeper.yaml, or channel_binding=disable in the client's connection string.")
 		return discard
 	}
 	return forward

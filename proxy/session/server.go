@@ -707,7 +707,7 @@ func (s *Session) authenticationRequest(m wire.Message) action {
 	}
 	if len(list) == 0 {
 		s.fail("28000", "the server accepts authentication with channel binding only, which cannot be relayed",
-			"Allow scram-sha-256 without channel binding in the server's pg_hba.conf line for lockkeeper.")
+			"Set auth: scram for this server in lockkeeper.yaml.")
 		return discard
 	}
 	s.ToClient.Forward(wire.Append(nil, 'R', "\x00\x00\x00\x0a"+strings.Join(list, "")+"\x00"))
