@@ -588,7 +588,7 @@ func TestUsersAreReloaded(t *testing.T) {
 	if err := g.as("scram", bound); sqlstate(err) != "28P01" {
 		t.Errorf("the old user: %v", err)
 	}
-	if err := write("\n\"trusted\" secret"); err == nil || !strings.Contains(err.Error(), "userlist.txt: line 2: user") {
+	if err := write("\n\"trusted\" secret"); err == nil || !strings.Contains(err.Error(), "userlist.txt:2: user") {
 		t.Errorf("a broken file: %v", err)
 	}
 	if err := g.as("trusted", bound); err != nil {

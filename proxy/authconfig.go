@@ -108,11 +108,7 @@ func ReadUserlist(file string) (*auth.Userlist, error) {
 	if err != nil {
 		return nil, fmt.Errorf("auth_file: %w", err)
 	}
-	u, err := auth.ParseUserlist(data)
-	if err != nil {
-		return nil, fmt.Errorf("auth_file %s: %w", file, err)
-	}
-	return u, nil
+	return auth.ParseUserlist(file, data)
 }
 
 // ReadPassword reads auth_password_file, without the line's end, or

@@ -18,10 +18,10 @@ func (r *report) checkAuth(key string, t *proxy.Target) {
 	if _, err := t.Auth.ReadPassword(); err != nil {
 		r.fail("server.%s: %v", key, err)
 	}
-	for name, file := range map[string]string{"auth_file": t.Auth.File, "auth_password_file": t.Auth.PasswordFile} {
+	for _, file := range []string{t.Auth.File, t.Auth.PasswordFile} {
 		info, err := os.Stat(file)
 		if file != "" && err == nil && info.Mode().Perm()&0o007 != 0 {
-			r.warn("server.%s: %s %s has mode %04o, so that everybody on this machine may use its secrets: chmod 0640 or 0600", key, name, file, info.Mode().Perm())
+			r.warn("server.%s: %s holds secrets and has mode %04o: chmod 0640 or 0600", key, file, info.Mode().Perm())
 		}
 	}
 	if t.Auth.User != "" && insecure(t) {

@@ -224,8 +224,8 @@ func labelNames(constant, variable string) string {
 var referenceYAML string
 
 func writeConfigPage(_ *cobra.Command, w io.Writer) error {
-	fmt.Fprint(w, generated("config"), "# lockkeeper.yaml\n\nEvery key with its default. Unknown keys are errors, with their line. A reload (SIGHUP, "+
-		"`lockkeeper policy reload`) takes the key `policy`, and the contents of certificates, `auth_file` and `auth_password_file`; it is refused when another key has changed, "+
+	fmt.Fprint(w, generated("config"), "# lockkeeper.yaml\n\nEvery key with its default. Unknown keys are errors, with their line. A reload takes the key `policy`; "+
+		"by SIGHUP, or RELOAD on the console, also the contents of certificates, `auth_file` and `auth_password_file`. That of the policy is refused when another key has changed, "+
 		"for that needs a restart.\n\n```yaml config\n", referenceYAML, "```\n")
 	return nil
 }

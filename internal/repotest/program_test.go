@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lockkeeper/internal/pgtest"
 )
 
 // program builds bin/lockkeeper for one test.
@@ -42,7 +44,9 @@ func configurationsLoad(t *testing.T, program string) {
 	if len(configs) < 2 {
 		t.Error("no document shows a configuration")
 	}
+	etc := exampleFiles(t)
 	for name, text := range configs {
+		text = strings.ReplaceAll(text, "/etc/lockkeeper/", etc+"/")
 		file := filepath.Join(t.TempDir(), "lockkeeper.yaml")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -51,6 +55,26 @@ func configurationsLoad(t *testing.T, program string) {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
+}
+
+// exampleFiles makes the files that configurations in documents name, in a
+// folder that stands for /etc/lockkeeper.
+func exampleFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	certs, err := pgtest.WriteCertificates(dir, "odoo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(certs.CA, filepath.Join(dir, "clients-ca.crt")); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"userlist.txt": `"odoo" "example"`, "auth.password": "example\n", "db.password": "example\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // commandsExist asks for the help of every command line that a document shows:

@@ -21,7 +21,7 @@ const (
 )
 
 func TestUserlistsAreReadAsPgBouncerReadsThem(t *testing.T) {
-	u, err := auth.ParseUserlist([]byte("; comment\n\n\"odoo\" \"" + verifier + "\"\r\n  \"old\" \"" + md5Hash + "\" \"more\" is passed over\n" +
+	u, err := auth.ParseUserlist("u", []byte("; comment\n\n\"odoo\" \"" + verifier + "\"\r\n  \"old\" \"" + md5Hash + "\" \"more\" is passed over\n" +
 		"\"say \"\"hi\"\"\"\t\"a \"\"quoted\"\" word\" ; too\n\"empty\" \"\"\n\"upper\" \"MD50123456789ABCDEF0123456789ABCDEF\""))
 	if err != nil {
 		t.Fatal(err)
@@ -38,17 +38,17 @@ func TestUserlistsAreReadAsPgBouncerReadsThem(t *testing.T) {
 
 func TestMistakesInUserlistsHaveLinesAndNoSecrets(t *testing.T) {
 	for text, want := range map[string]string{
-		"odoo secret1":                                     `line 1: "user" "secret" expected`,
-		"\n\"odoo\"":                                       `line 2: user "odoo": a secret in double quotes expected`,
-		"\"odoo\" secret1":                                 `line 1: user "odoo": a secret in double quotes expected`,
-		"\"odoo\" \"secret1":                               `line 1: user "odoo": a secret in double quotes expected`,
-		"\"\" \"secret1\"":                                 `line 1: the user's name is empty`,
-		"\"a\" \"secret1\"\n\"a\" \"secret1\"":             `line 2: user "a" is on line 1 already`,
-		"\"a\" \"SCRAM-SHA-256$secret1\"":                  `line 1: user "a": not of the form`,
-		"\"a\" \"" + strings.Repeat("secret1", 300) + "\"": `line 1: user "a": the secret is longer than`,
+		"odoo secret1":                                     `u:1: "user" "secret" expected`,
+		"\n\"odoo\"":                                       `u:2: user "odoo": a secret in double quotes expected`,
+		"\"odoo\" secret1":                                 `u:1: user "odoo": a secret in double quotes expected`,
+		"\"odoo\" \"secret1":                               `u:1: user "odoo": a secret in double quotes expected`,
+		"\"\" \"secret1\"":                                 `u:1: the user's name is empty`,
+		"\"a\" \"secret1\"\n\"a\" \"secret1\"":             `u:2: user "a" is on line 1 already`,
+		"\"a\" \"SCRAM-SHA-256$secret1\"":                  `u:1: user "a": not of the form`,
+		"\"a\" \"" + strings.Repeat("secret1", 300) + "\"": `u:1: user "a": the secret is longer than`,
 		strings.Repeat("x\n", 50):                          "and perhaps more",
 	} {
-		_, err := auth.ParseUserlist([]byte(text))
+		_, err := auth.ParseUserlist("u", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret1") {
 			t.Errorf("%.40q: %v, want %q", text, err, want)
 		}
@@ -59,7 +59,7 @@ func FuzzUserlist(f *testing.F) {
 	f.Add([]byte("; comment\n\"odoo\" \"" + verifier + "\"\n\"a\"\"b\" \"x\""))
 	f.Add([]byte("\"odoo\" \"md5"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		u, err := auth.ParseUserlist(data)
+		u, err := auth.ParseUserlist("u", data)
 		if (u == nil) == (err == nil) {
 			t.Errorf("%v and %v", u, err)
 		}
@@ -115,7 +115,7 @@ func TestMadeUpVerifiersLookLikeReal(t *testing.T) {
 func TestPasswordsThatHaveNotChangedAreNotDerivedAgain(t *testing.T) {
 	m := auth.NewMock()
 	read := func(text string, before *auth.Userlist) *auth.Userlist {
-		u, err := auth.ParseUserlist([]byte(text))
+		u, err := auth.ParseUserlist("u", []byte(text))
 		if err == nil {
 			err = u.Prepare(m, before)
 		}

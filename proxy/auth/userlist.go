@@ -40,9 +40,9 @@ func (u *Userlist) Kinds() map[string]int {
 // ParseUserlist reads PgBouncer's userlist.txt: lines of "user" "secret", both in
 // double quotes, which are doubled within; what follows on a line is passed
 // over, and so are empty lines and those that begin with a semicolon. Errors
-// name the line and quote no secret. Source: PgBouncer's manual, "Authentication
-// file format".
-func ParseUserlist(data []byte) (*Userlist, error) {
+// are of the form file:line: mistake, and quote no secret. Source: PgBouncer's
+// manual, "Authentication file format".
+func ParseUserlist(file string, data []byte) (*Userlist, error) {
 	u := &Userlist{users: map[string]*Secret{}}
 	seen := map[string]int{} // lines
 	var mistakes []error
@@ -59,9 +59,9 @@ func ParseUserlist(data []byte) (*Userlist, error) {
 			u.users[user], seen[user] = secret, number
 			continue
 		}
-		mistakes = append(mistakes, fmt.Errorf("line %d: %w", number, err))
+		mistakes = append(mistakes, fmt.Errorf("%s:%d: %w", file, number, err))
 		if len(mistakes) == maxMistakes {
-			mistakes = append(mistakes, errors.New("and perhaps more"))
+			mistakes = append(mistakes, fmt.Errorf("%s: and perhaps more", file))
 			break
 		}
 	}
