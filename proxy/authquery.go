@@ -64,8 +64,8 @@ func (q *authQueries) suspect(key, user string, now time.Time) {
 
 func (q *authQueries) forgetAll() { q.known.Purge() }
 
-// errAuthServer says that no server could be asked.
-var errAuthServer = errors.New("auth_query: no server can be reached")
+// errAuthServer says that a server could not be asked.
+var errAuthServer = errors.New("the server cannot be reached")
 
 // askSecretHeld is askSecret, but where a failover can be waited for it is, for
 // limits.connect_hold.
@@ -143,7 +143,7 @@ func (s *Server) runAuthQuery(key string, t *Target, user string) (secret *auth.
 func (s *Server) queryServer(ctx context.Context, key string, t *Target, user string) (*string, error) {
 	all, err := s.endpoints(ctx, t)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errAuthServer, err)
+		return nil, fmt.Errorf("auth_query: %w: %w", errAuthServer, err)
 	}
 	var errs []error
 	for i := range all {
@@ -154,7 +154,7 @@ func (s *Server) queryServer(ctx context.Context, key string, t *Target, user st
 		}
 		return c.query(ctx, t, user)
 	}
-	return nil, fmt.Errorf("%w: %w", errAuthServer, oneLine(errs))
+	return nil, fmt.Errorf("auth_query: %w", oneLine(errs))
 }
 
 // authQuery is a connection of lockkeeper's own, logged in.
@@ -180,7 +180,7 @@ func (s *Server) openAuthQuery(ctx context.Context, key string, t *Target, e *en
 	}
 	c, err := t.connect(ctx, e, packet)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errAuthServer, err)
 	}
 	c.reached = *e
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })

@@ -21,7 +21,7 @@ const (
 )
 
 func TestUserlistsAreReadAsPgBouncerReadsThem(t *testing.T) {
-	u, err := auth.ParseUserlist("u", []byte("; comment\n\n\"odoo\" \"" + verifier + "\"\r\n  \"old\" \"" + md5Hash + "\" \"more\" is passed over\n" +
+	u, err := auth.ParseUserlist("u", []byte("; comment\n\n\"odoo\" \""+verifier+"\"\r\n  \"old\" \""+md5Hash+"\" \"more\" is passed over\n"+
 		"\"say \"\"hi\"\"\"\t\"a \"\"quoted\"\" word\" ; too\n\"empty\" \"\"\n\"upper\" \"MD50123456789ABCDEF0123456789ABCDEF\""))
 	if err != nil {
 		t.Fatal(err)

@@ -215,7 +215,7 @@ func TestMalformedFinalMessages(t *testing.T) {
 	if _, err := s.First(scram.Name, []byte(rfcFirst)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Final([]byte("c=eSws,r=" + nonce + ",p=" + proof)); !errors.Is(err, scram.ErrBinding) {
+	if _, _, err := s.Final([]byte("c=eSws,r=" + nonce + ",p=" + proof)); !errors.Is(err, scram.ErrMalformed) {
 		t.Errorf("another header than in the first message: %v", err)
 	}
 }

@@ -94,8 +94,11 @@ func (s *Server) Final(message []byte) (answer []byte, clientKey Key, err error)
 	if s.client.flag == 'p' {
 		want = append(want, s.Binding...)
 	}
-	if subtle.ConstantTimeCompare(m.binding, want) != 1 {
+	switch same := subtle.ConstantTimeCompare(m.binding, want) == 1; {
+	case !same && s.client.flag == 'p':
 		return nil, Key{}, ErrBinding
+	case !same:
+		return nil, Key{}, malformed("attribute c is not what the first message began with")
 	}
 	if s.nonce == "" || subtle.ConstantTimeCompare([]byte(m.nonce), []byte(s.nonce)) != 1 {
 		return nil, Key{}, malformed("it has another exchange's nonce")
