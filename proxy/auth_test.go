@@ -697,7 +697,6 @@ func TestConfigOfAuthentication(t *testing.T) {
 		"are for auth: scram, cert or peer":                                  {File: "users"},
 		"auth: scram needs auth_file, or auth_user":                          {Method: proxy.AuthSCRAM},
 		"auth: cert needs tls.ca":                                            {Method: proxy.AuthCert},
-		"auth: peer needs listen.unix":                                       {Method: proxy.AuthPeer},
 		"auth_password_file and auth_password_env: choose one":               {Method: proxy.AuthSCRAM, File: "users", PasswordFile: "a", PasswordEnv: "b"},
 		"auth_query and auth_dbname need auth_user":                          {Method: proxy.AuthSCRAM, File: "users", Query: "select 1, 2"},
 		"auth_query and auth_user are for auth: scram":                       {Method: proxy.AuthPeer, User: "asker"},

@@ -135,7 +135,7 @@ func (r *report) checkFiles(cfg *config) {
 				r.fail("server.%s: ca: %v", key, err)
 			}
 		}
-		r.checkAuth(key, &t)
+		r.checkAuth(cfg, key, &t)
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 )
 
 // checkAuth reads what a server's authentication needs, as serve would.
-func (r *report) checkAuth(key string, t *proxy.Target) {
+func (r *report) checkAuth(cfg *config, key string, t *proxy.Target) {
 	if t.Auth.Method == "" || t.Auth.Method == proxy.AuthRelay {
 		return
 	}
 	if t.Auth.File != "" {
 		r.checkUserlist(key, &t.Auth)
+	}
+	if t.Auth.Method == proxy.AuthPeer && len(cfg.Listen.Unix) == 0 {
+		r.warn("server.%s: auth: peer, and listen.unix is empty: nobody can log in, unless a socket unit of systemd opens a unix socket", key)
 	}
 	if _, err := t.Auth.ReadPassword(); err != nil {
 		r.fail("server.%s: %v", key, err)
