@@ -86,7 +86,7 @@ func TestRefusedLoginsTellNothing(t *testing.T) {
 }
 
 func TestTheServerHasTheLastWord(t *testing.T) {
-	pg := matrixServer(t)
+	pg := ownMatrixServer(t)
 	verifier := secretOf(t, pg, "scram")
 	other, err := scram.ParseVerifier(verifier)
 	if err != nil {
@@ -147,7 +147,7 @@ func text(v *scram.Verifier) string {
 // What comes after the login is the server's: its settings, its process, its
 // transactions, and what the startup packet asked for.
 func TestSessionsBehindATerminatedLoginAreTheServers(t *testing.T) {
-	pg := matrixServer(t)
+	pg := ownMatrixServer(t)
 	pg.MustExec(t, "postgres", "ALTER ROLE scram REPLICATION")
 	g, _ := scramGuard(t, pg, proxy.Auth{File: userlist(t, map[string]string{"scram": secretOf(t, pg, "scram")})})
 	host, port, _ := net.SplitHostPort(g.addr)
@@ -204,7 +204,7 @@ func TestRolesAreSeenInATerminatedLogin(t *testing.T) {
 }
 
 func TestAuthQuery(t *testing.T) {
-	pg := matrixServer(t)
+	pg := ownMatrixServer(t)
 	pg.MustExec(t, "postgres", `CREATE ROLE late LOGIN PASSWORD 'secret' VALID UNTIL '2001-01-01'; CREATE ROLE never PASSWORD 'secret'; CREATE ROLE empty LOGIN;
 		CREATE ROLE changing LOGIN PASSWORD 'secret' IN ROLE scram`)
 	g, _ := scramGuard(t, pg, proxy.Auth{User: "asker", PasswordFile: secretFile(t, "secret")})
@@ -395,7 +395,7 @@ func TestMalformedAuthenticationIsRefused(t *testing.T) {
 	if m := c.read(); m == nil || string(wire.Field(m.Body(), 'C')) != "28000" {
 		t.Errorf("no user: got %s", show(m))
 	}
-	if n := pg.Value(t, "postgres", "select count(*) from pg_stat_activity where usename = 'scram'"); n != "0" {
+	if n := pg.Value(t, "postgres", "select count(*) from pg_stat_activity where usename = 'scram' and datname = '"+g.db+"'"); n != "0" {
 		t.Errorf("%s server connections were opened", n)
 	}
 }
@@ -465,7 +465,7 @@ func TestClientsThatStopInTheMiddle(t *testing.T) {
 		t.Errorf("got %s, want the end", show(m))
 	}
 	settle(t, "both have given their places back", func() bool { return g.metric(t, "lockkeeper_logins") == 0 })
-	if n := pg.Value(t, "postgres", "select count(*) from pg_stat_activity where usename = 'scram'"); n != "0" {
+	if n := pg.Value(t, "postgres", "select count(*) from pg_stat_activity where usename = 'scram' and datname = '"+g.db+"'"); n != "0" {
 		t.Errorf("%s server connections were opened", n)
 	}
 	settle(t, "both are counted", func() bool { return g.counted(t, "lockkeeper_authentications_total", "failed") == 2 })

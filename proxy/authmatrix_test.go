@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -30,22 +31,51 @@ var matrixMethods = []struct{ name, role string }{
 	{"cert", pgtest.Superuser},
 }
 
-// matrixServer has a role for each method.
+// matrixServer is a server with a role for each method. All tests share it:
+// they leave its roles alone.
 func matrixServer(t *testing.T) *pgtest.Server {
 	t.Helper()
-	pg := pgtest.Start(t, pgtest.TLS(), pgtest.HBA(
+	pg, err := sharedMatrixServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pg
+}
+
+// sharedMatrixServer ends with the test binary, as pgtest.Shared does.
+var sharedMatrixServer = sync.OnceValues(func() (*pgtest.Server, error) {
+	pg, err := pgtest.Run(context.Background(), matrixConfig())
+	if err != nil {
+		return nil, err
+	}
+	return pg, matrixRoles(pg)
+})
+
+// ownMatrixServer is one for a test that changes roles.
+func ownMatrixServer(t *testing.T) *pgtest.Server {
+	t.Helper()
+	config := matrixConfig()
+	pg := pgtest.Start(t, pgtest.TLS(), pgtest.HBA(config.HBA...))
+	if err := matrixRoles(pg); err != nil {
+		t.Fatal(err)
+	}
+	return pg
+}
+
+func matrixConfig() pgtest.Config {
+	return pgtest.Config{TLS: true, HBA: []string{
 		"host all trusted 127.0.0.1/32 trust",
 		"host all password 127.0.0.1/32 password",
 		"host all md5 127.0.0.1/32 md5",
 		"host all scram,asker 127.0.0.1/32 scram-sha-256",
 		"hostssl all postgres 127.0.0.1/32 cert",
-	))
-	for _, role := range []string{"trusted", "password", "scram", "asker"} {
-		pg.MustExec(t, "postgres", "CREATE ROLE "+role+" LOGIN PASSWORD 'secret'")
-	}
-	pg.MustExec(t, "postgres", "ALTER ROLE postgres PASSWORD 'secret'; GRANT SELECT ON pg_authid TO asker")
-	pg.MustExec(t, "postgres", "SET password_encryption = md5; CREATE ROLE md5 LOGIN PASSWORD 'secret'")
-	return pg
+	}}
+}
+
+func matrixRoles(pg *pgtest.Server) error {
+	return pg.Exec(context.Background(), "postgres", `CREATE ROLE trusted LOGIN PASSWORD 'secret'; CREATE ROLE password LOGIN PASSWORD 'secret';
+		CREATE ROLE scram LOGIN PASSWORD 'secret'; CREATE ROLE asker LOGIN PASSWORD 'secret'; GRANT SELECT ON pg_authid TO asker;
+		ALTER ROLE postgres PASSWORD 'secret'; SET password_encryption = md5; CREATE ROLE md5 LOGIN PASSWORD 'secret'`)
 }
 
 // secretOf is a role's secret as the server has it.
