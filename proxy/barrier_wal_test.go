@@ -31,6 +31,7 @@ func TestBarrierHoldsInTheWAL(t *testing.T) {
 		$$begin perform pg_sleep(seconds); insert into public.wal_probe(v) values ('slow'); end$$;
 		insert into wal_probe(v) select 'x' from generate_series(1, 100)`)
 	from := pg.Value(t, g.db, "select pg_current_wal_insert_lsn()")
+	readWAL(t, pg, from) // the whole test is skipped where it cannot be read
 	for i, c := range []policy.Containment{
 		{Kind: policy.ReadOnlyMode, InFlight: policy.RefuseCommit},
 		{Kind: policy.ReadOnlyMode, InFlight: policy.Drain, DrainUntil: time.Now().Add(200 * time.Millisecond)},
@@ -248,7 +249,7 @@ func readWAL(t *testing.T, pg *pgtest.Server, from string) []string {
 	t.Helper()
 	if pg.Value(t, "postgres", "select count(*) from pg_available_extensions where name = 'pg_walinspect'") == "0" {
 		out, err := exec.CommandContext(t.Context(), pg.Program(t, "pg_waldump"), "-p", filepath.Join(pg.DataDir(), "pg_wal"), "-s", from).CombinedOutput()
-		if !bytes.Contains(out, []byte("rmgr:")) {
+		if !bytes.Contains(out, []byte("rmgr:")) && !bytes.Contains(out, []byte("invalid record length")) {
 			t.Fatalf("pg_waldump: %v: %.300s", err, out) // it ends in an error at the end of the WAL
 		}
 		return strings.Split(string(out), "\n")

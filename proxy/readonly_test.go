@@ -329,6 +329,29 @@ func TestTheBarrierCoversClientsThatAreGone(t *testing.T) {
 	}
 }
 
+// PostgreSQL 18 leaves the implicit transaction open at a Query between an
+// Execute and its Sync: read-only does not let the Sync commit it.
+func TestReadOnlyAndASyncBehindAQuery(t *testing.T) {
+	g := newGuard(t)
+	p := g.peer()
+	p.send(pipeline("P - select 1 ; B - - ; E - ; Q " + insert)...)
+	p.until('Z')
+	c := g.readOnly(policy.RefuseCommit, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
+	defer cancel()
+	if _, err := g.srv.Barrier(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	rows := g.pg.Value(t, g.db, "select count(*) from bus_bus")
+	p.send(pipeline("S")...)
+	if _, err := p.read('Z'); (err == nil) != (p.status == 'I') {
+		t.Errorf("the Sync: status %c, %v", p.status, err)
+	}
+	if now := g.pg.Value(t, g.db, "select count(*) from bus_bus"); now != rows {
+		t.Errorf("%s rows when the barrier held, then %s", rows, now)
+	}
+}
+
 // A trigger on login, which PostgreSQL 17 brought, commits before lockkeeper can
 // make anything read-only: whoever begins read-only is told.
 func TestReadOnlyNamesLoginTriggers(t *testing.T) {

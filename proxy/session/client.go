@@ -87,6 +87,16 @@ func (s *Session) malformed(b []byte) {
 	s.deaf = true
 }
 
+// endImplicit ends a session whose implicit transaction read-only found open
+// behind a Query: any Sync would commit it.
+func (s *Session) endImplicit() action {
+	if s.out.Len() > 0 {
+		return s.waitReplies()
+	}
+	s.fail("25006", "lockkeeper is read-only and closes this session, whose implicit transaction would commit at the next Sync", "Connect again.")
+	return discard
+}
+
 // fromClient decides about one message, of which m is at hand and size bytes
 // are to come in all.
 func (s *Session) fromClient(m []byte, size int) action {
@@ -104,6 +114,9 @@ func (s *Session) fromClient(m []byte, size int) action {
 	}
 	if s.out.Full() || s.restoring() {
 		return s.waitReplies()
+	}
+	if (s.tx.implicit || s.tx.mixed) && s.late() != nil {
+		return s.endImplicit()
 	}
 	switch m[0] {
 	case 'Q':

@@ -122,6 +122,7 @@ func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
 	s.out.runs(r, b)
 	r.began = s.host.Now()
+	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
 }
@@ -148,6 +149,7 @@ func (s *Session) disconnect(d *policy.Decision) action {
 func (s *Session) substituteQuery(kind byte, refusal *policy.Refusal, rule string) {
 	r := s.out.push(kind, refuse)
 	r.refusal, r.rule, r.began = refusal, rule, s.host.Now()
+	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
 	s.ToServer.Forward(wire.Append(nil, 'Q', substituteText(rule), "\x00"))
 }
@@ -212,6 +214,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
+	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
 	return forward
 }

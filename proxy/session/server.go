@@ -414,6 +414,8 @@ func (s *Session) readyForQuery(m wire.Message) action {
 		status = policy.TxStatus(body[0])
 	}
 	was := s.tx.status
+	s.tx.implicit = status == policy.TxActive && (s.tx.implicit || s.tx.mixed && !s.tx.block)
+	s.tx.mixed = s.tx.mixed && s.out.Len() > 1
 	s.tx.status, s.tx.block = status, status != policy.TxIdle
 	s.copyIn, s.copyFail = false, nil
 	s.out.skipping = false // it may have been a Sync inside COPY data that ended it

@@ -146,6 +146,11 @@ type transaction struct {
 	rows      int64
 	journaled bool // has statement entries
 	failed    bool // an error, or a ROLLBACK
+
+	// PostgreSQL 18 does not end an implicit transaction at a Query that comes
+	// between an Execute and its Sync: the Sync after it commits both.
+	mixed    bool // such a Query was sent
+	implicit bool // and left the transaction open, which no BEGIN has begun
 }
 
 // authentication is the relayed exchange before the first ReadyForQuery.
@@ -310,13 +315,16 @@ func (s *Session) Quiet() bool {
 // before it may still change something (open), and whether it could commit
 // without another message of the client (unaided).
 func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
-	inBlock := s.tx.block
+	inBlock := s.tx.block && !s.tx.implicit
 	if !s.auth.done || s.tx.epoch >= c.Epoch && (s.tx.armed || !inBlock) {
 		return false, false
 	}
-	open = inBlock || s.seg.open && s.seg.writes
+	open = inBlock || s.tx.implicit || s.seg.open && s.seg.writes
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		r := s.out.at(seq)
+		if r.kind == 'S' && (s.tx.implicit || s.tx.mixed) {
+			return true, true
+		}
 		if r.flags&hideBody != 0 {
 			continue
 		}
