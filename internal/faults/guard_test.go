@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,6 +66,9 @@ const allowAll = "{profile: postgres, unknown: allow, rules: []}\n"
 // start starts a lockkeeper with a bystander: a session that must not notice.
 func start(t *testing.T, s setup) *guard {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("it reads /proc")
+	}
 	g := &guard{t: t, pg: s.pg, setup: s, dir: t.TempDir()}
 	if g.pg == nil {
 		g.pg = pgtest.Shared(t)
