@@ -118,9 +118,10 @@ type Limits struct {
 	IdleTimeout              time.Duration `yaml:"idle_timeout"`
 	IdleInTransactionTimeout time.Duration `yaml:"idle_in_transaction_timeout"`
 	TransactionTimeout       time.Duration `yaml:"transaction_timeout"` // of BEGIN … COMMIT
+	StatementTimeout         time.Duration `yaml:"statement_timeout"`   // of what the server works on
 
-	Users     map[string]UserLimits     `yaml:"users"`
-	Databases map[string]DatabaseLimits `yaml:"databases"`
+	Users     map[string]NamedLimits `yaml:"users"`
+	Databases map[string]NamedLimits `yaml:"databases"`
 }
 
 // Default returns the configuration of lockkeeper before any file is read.
@@ -273,6 +274,7 @@ func (l *Limits) validate() error {
 		{"idle_timeout", int64(l.IdleTimeout)},
 		{"idle_in_transaction_timeout", int64(l.IdleInTransactionTimeout)},
 		{"transaction_timeout", int64(l.TransactionTimeout)},
+		{"statement_timeout", int64(l.StatementTimeout)},
 	} {
 		if v.value < 0 {
 			all = append(all, fmt.Errorf("limits.%s: must not be negative", v.name))

@@ -21,11 +21,26 @@ type SessionInfo struct {
 	// lockkeeper has taken over from.
 	Draining bool `json:"draining,omitempty"`
 
+	// Where the connections begin and end besides: host:port, or a socket's
+	// path; ClientPort and ClientPID are 0 where the client's connection has none.
+	ClientPort         int    `json:"client_port,omitempty"`
+	ClientPID          int    `json:"client_pid,omitempty"` // over a unix socket
+	LocalAddress       string `json:"local_address"`
+	ServerLocalAddress string `json:"server_local_address"`
+
+	Replication string `json:"replication,omitempty"` // physical or logical
+	Cipher      string `json:"cipher,omitempty"`      // version, suite and key exchange of the client's TLS
+	Prepared    int    `json:"prepared_statements"`   // with a name
+
+	// ServerCipher is Cipher of the server's connection.
+	ServerCipher string `json:"server_cipher,omitempty"`
+
 	TLS       bool      `json:"tls"`
 	Connected time.Time `json:"connected"`
 
 	State       string    `json:"state"` // login, idle, active, held, idle in transaction, aborted transaction
 	StateSince  time.Time `json:"state_since"`
+	Requested   time.Time `json:"requested"`                  // when the last request went to the server
 	HeldBy      string    `json:"held_by,omitempty"`          // containment or rule that holds it
 	TxSince     time.Time `json:"transaction_since,omitzero"` // zero outside a transaction
 	Statement   string    `json:"statement,omitempty"`        // kind of the last statement

@@ -10,7 +10,6 @@ import (
 
 	"lockkeeper/internal/sqlstate"
 	"lockkeeper/policy"
-	"lockkeeper/proxy/session"
 )
 
 // Override is a value that may be configured for one name, in place of the
@@ -34,23 +33,27 @@ func (o Override[T]) or(all T) T {
 	return all
 }
 
-// UserLimits are the limits of one user, in place of those of all.
-type UserLimits struct {
+// NamedLimits are the limits of one user or one database, in place of those of
+// all. Where both have one of the timeouts the user's holds, as PostgreSQL puts
+// ALTER ROLE before ALTER DATABASE.
+type NamedLimits struct {
 	Sessions                 Override[int]           `yaml:"sessions"`
 	IdleTimeout              Override[time.Duration] `yaml:"idle_timeout"`
 	IdleInTransactionTimeout Override[time.Duration] `yaml:"idle_in_transaction_timeout"`
 	TransactionTimeout       Override[time.Duration] `yaml:"transaction_timeout"`
+	StatementTimeout         Override[time.Duration] `yaml:"statement_timeout"`
 }
 
-func (u *UserLimits) validate() error {
+func (n *NamedLimits) validate() error {
 	for _, v := range []struct {
 		name  string
 		value int64
 	}{
-		{"sessions", int64(u.Sessions.Value)},
-		{"idle_timeout", int64(u.IdleTimeout.Value)},
-		{"idle_in_transaction_timeout", int64(u.IdleInTransactionTimeout.Value)},
-		{"transaction_timeout", int64(u.TransactionTimeout.Value)},
+		{"sessions", int64(n.Sessions.Value)},
+		{"idle_timeout", int64(n.IdleTimeout.Value)},
+		{"idle_in_transaction_timeout", int64(n.IdleInTransactionTimeout.Value)},
+		{"transaction_timeout", int64(n.TransactionTimeout.Value)},
+		{"statement_timeout", int64(n.StatementTimeout.Value)},
 	} {
 		if v.value < 0 {
 			return fmt.Errorf("%s: must not be negative", v.name)
@@ -59,22 +62,24 @@ func (u *UserLimits) validate() error {
 	return nil
 }
 
-// DatabaseLimits are the limits of one database, in place of those of all.
-type DatabaseLimits struct {
-	Sessions Override[int] `yaml:"sessions"`
+// in returns the timeouts where all has those that are not named.
+func (n *NamedLimits) in(all timeouts) timeouts {
+	return timeouts{
+		idle:              n.IdleTimeout.or(all.idle),
+		idleInTransaction: n.IdleInTransactionTimeout.or(all.idleInTransaction),
+		transaction:       n.TransactionTimeout.or(all.transaction),
+		statement:         n.StatementTimeout.or(all.statement),
+	}
 }
 
 func (l *Limits) validateNames() error {
 	var all []error
-	for _, name := range sortedKeys(l.Users) {
-		u := l.Users[name]
-		if err := u.validate(); err != nil {
-			all = append(all, fmt.Errorf("limits.users.%s: %w", name, err))
-		}
-	}
-	for _, name := range sortedKeys(l.Databases) {
-		if l.Databases[name].Sessions.Value < 0 {
-			all = append(all, fmt.Errorf("limits.databases.%s: sessions: must not be negative", name))
+	for key, named := range map[string]map[string]NamedLimits{"users": l.Users, "databases": l.Databases} {
+		for _, name := range sortedKeys(named) {
+			n := named[name]
+			if err := n.validate(); err != nil {
+				all = append(all, fmt.Errorf("limits.%s.%s: %w", key, name, err))
+			}
 		}
 	}
 	return errors.Join(all...)
@@ -267,99 +272,4 @@ func (c *conn) begins() {
 			c.pair.Fail(&policy.Refusal{SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint})
 		}
 	}
-}
-
-// sweepEvery is how exact the timeouts of sessions are.
-const sweepEvery = time.Second
-
-// sweepLoop ends sessions whose time is over, until stop is closed.
-func (s *Server) sweepLoop(stop <-chan struct{}, done chan<- struct{}) {
-	defer close(done)
-	if !s.cfg.Limits.timed() {
-		return
-	}
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-			s.sweep()
-		}
-	}
-}
-
-// timed reports whether any session has a timeout.
-func (l *Limits) timed() bool {
-	longest := max(l.IdleTimeout, l.IdleInTransactionTimeout, l.TransactionTimeout)
-	for name := range l.Users {
-		u := l.Users[name]
-		longest = max(longest, u.IdleTimeout.Value, u.IdleInTransactionTimeout.Value, u.TransactionTimeout.Value)
-	}
-	return longest > 0
-}
-
-// sweep looks at every session once.
-func (s *Server) sweep() {
-	for _, c := range s.all() {
-		u := s.cfg.Limits.Users[c.user]
-		t := timeouts{
-			idle:              u.IdleTimeout.or(s.cfg.Limits.IdleTimeout),
-			idleInTransaction: u.IdleInTransactionTimeout.or(s.cfg.Limits.IdleInTransactionTimeout),
-			transaction:       u.TransactionTimeout.or(s.cfg.Limits.TransactionTimeout),
-		}
-		var over *expiry
-		c.pair.Do(func(x *session.Session) {
-			st := x.State()
-			if over = t.expired(&st, s.deps.Now()); over != nil && over.idle {
-				x.Fail(over.refusal()) // here, for it may not be idle any more a moment later
-			}
-		})
-		if over == nil {
-			continue
-		}
-		s.metrics.timeouts.WithLabelValues(over.cause).Inc()
-		if !over.idle {
-			s.warnCancel(s.cancelOn(s.ctx, c)) // or the server process would go on for nobody
-		}
-		c.pair.Fail(over.refusal())
-	}
-}
-
-// timeouts are those of one user; zero is none.
-type timeouts struct{ idle, idleInTransaction, transaction time.Duration }
-
-// expiry is a timeout that is over. Its words are PostgreSQL's.
-type expiry struct {
-	cause, sqlstate, message string
-	idle                     bool
-}
-
-func (e *expiry) refusal() *policy.Refusal {
-	return &policy.Refusal{SQLSTATE: e.sqlstate, Message: e.message, Hint: "The timeout is lockkeeper's."}
-}
-
-// expired returns the timeout that is over for a session in that state.
-func (t *timeouts) expired(st *session.State, now time.Time) *expiry {
-	var none time.Time
-	over := func(since time.Time, limit time.Duration) bool {
-		return limit > 0 && since != none && now.Sub(since) >= limit
-	}
-	switch st.State {
-	case "idle":
-		if over(st.Since, t.idle) {
-			return &expiry{"idle", sqlstate.IdleSessionTimeout, "terminating connection due to idle-session timeout", true}
-		}
-	case "idle in transaction", "idle in transaction (aborted)":
-		if over(st.Since, t.idleInTransaction) {
-			return &expiry{"idle_in_transaction", sqlstate.IdleInTransactionTimeout, "terminating connection due to idle-in-transaction timeout", true}
-		}
-	case "login":
-		return nil
-	}
-	if over(st.TxSince, t.transaction) {
-		return &expiry{"transaction", sqlstate.TransactionTimeout, "terminating connection due to transaction timeout", st.State != "active"}
-	}
-	return nil
 }

@@ -48,10 +48,10 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
 		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
 		lost:            vec("lockkeeper_connections_lost_total", "Sessions ended because a connection broke: it was reset, or nothing was heard of the other side for as long as tcp allows.", "side"),
-		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout.", "cause"),
 		peerCancels:     vec("lockkeeper_peer_cancels_total", "Cancel requests of clients that other lockkeepers were asked to handle, one for each asked: known (it did), unknown (it has no such session), failed.", "outcome"),
 		auth:            vec("lockkeeper_authentications_total", "Clients that lockkeeper itself authenticated (auth: scram, cert or peer), by outcome: ok, refused, or failed for who went away or could not be looked up.", "method", "outcome"),
 		authQueries:     vec("lockkeeper_auth_queries_total", "Look-ups of users by auth_query, by outcome: cached, found, unknown, failed, or busy where too many waited for an answer.", "outcome"),
+		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout; statements cancelled by statement_timeout (statement), and sessions ended because that did not help (statement_kill).", "cause"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
 		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),
@@ -110,6 +110,11 @@ func gauges(reg prometheus.Registerer, s *Server) {
 			})
 		}
 		return float64(n)
+	})
+	gauge("lockkeeper_stats_databases", "Databases that SHOW STATS counts each on its own; the rest are one.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.stats.ended))
 	})
 	gauge("lockkeeper_collected_bytes", "Bytes of long texts being collected, beyond the sessions' first buffers.", func() float64 { return float64(s.budget.Used()) })
 	gauge("lockkeeper_lost_processes", "Server processes that may go on without a client.", func() float64 { return float64(s.processes.lostCount()) })

@@ -79,9 +79,11 @@ type Server struct {
 	mu         sync.Mutex // guards what follows
 	listeners  []Listener
 	sessions   map[uint64]*conn
+	stats      stats
 	closing    bool
-	closed     bool // nobody is accepted any more, not even for the console
-	handedOver bool // another process accepts
+	drained    chan struct{} // while Drain waits: closed when every client has left
+	closed     bool          // nobody is accepted any more, not even for the console
+	handedOver bool          // another process accepts
 
 	stopping  chan struct{}  // closed when closing becomes true
 	acceptors sync.WaitGroup // loops that accept
@@ -99,11 +101,13 @@ type conn struct {
 	id        uint64
 	user      string
 	database  string
-	address   string
 	target    string
 	reached   endpoint // the server's address that it really has
-	tls       bool
+	ends      ends
 	connected time.Time
+	waited    time.Duration // for the server
+	timeouts  timeouts
+	watched   watched
 	pair      *engine.Pair
 	place     *place
 }
@@ -124,6 +128,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.lookup = deps.LookupHost; s.lookup == nil {
 		s.lookup = net.DefaultResolver.LookupHost
 	}
+	now := deps.Now()
+	s.stats = stats{ended: tallies{}, olderAt: now, newAt: now}
 	s.ctx, s.endAll = context.WithCancel(context.Background())
 	if err := s.tls.load(&cfg.TLS); err != nil {
 		return nil, err
@@ -231,10 +237,12 @@ func (s *Server) Serve() error {
 	s.mu.Lock()
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
-	stop, pruned, swept := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	stop := make(chan struct{})
+	pruned, swept, counted := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go s.pruneLoop(stop, pruned)
 	go s.sweepLoop(stop, swept)
-	defer func() { close(stop); <-pruned; <-swept }()
+	go s.statsLoop(stop, counted)
+	defer func() { close(stop); <-pruned; <-swept; <-counted }()
 	ends := make(chan error, len(listeners))
 	s.acceptors.Add(len(listeners))
 	for _, l := range listeners {
@@ -246,9 +254,12 @@ func (s *Server) Serve() error {
 		if first == nil {
 			first = err
 		}
-		if !s.isClosing() { // Shutdown closes them in its own time
+		if !s.isClosing() { // Drain and Shutdown close them in their own time
 			s.closeListeners(func(net.Addr) bool { return true })
 		}
+	}
+	if drained := s.draining(); drained != nil {
+		<-drained
 	}
 	return first
 }
@@ -334,6 +345,35 @@ func (s *Server) closeListeners(which func(net.Addr) bool) {
 			_ = l.Close() // nothing more is accepted
 		}
 	}
+}
+
+// Drain stops accepting, as Shutdown does, and leaves the sessions alone: when
+// their clients have left, or Shutdown has ended them, Serve returns.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return
+	}
+	s.closing, s.drained = true, make(chan struct{})
+	s.mu.Unlock()
+	s.closeListeners(func(a net.Addr) bool { return !s.staysOpen(a) })
+	go s.awaitClients()
+}
+
+// awaitClients ends when every client of before Drain has left.
+func (s *Server) awaitClients() {
+	s.clients.Wait()
+	s.closeListeners(s.staysOpen)
+	close(s.drained)
+}
+
+// draining returns what is closed when Drain has come to its end; nil where it
+// was not asked for.
+func (s *Server) draining() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drained
 }
 
 // Shutdown stops accepting, closes sessions as soon as they are outside a
@@ -428,10 +468,13 @@ func (s *Server) Sessions() []SessionInfo {
 
 func (c *conn) info() SessionInfo {
 	i := SessionInfo{
-		ID: c.id, User: c.user, Database: c.database, Address: c.address, Target: c.target, ServerAddress: c.reached.address, TLS: c.tls, Connected: c.connected,
+		ID: c.id, User: c.user, Database: c.database, Address: c.ends.client, ClientPort: c.ends.clientPort, ClientPID: c.ends.clientPID,
+		LocalAddress: c.ends.local, Target: c.target, ServerAddress: c.reached.address, ServerLocalAddress: c.ends.serverLocal,
+		TLS: c.ends.cipher != "", Cipher: c.ends.cipher, ServerCipher: c.ends.serverCipher, Replication: c.ends.replication, Connected: c.connected,
 	}
 	c.pair.Do(func(x *session.Session) {
 		sub, st := x.Subject(), x.State()
+		i.Requested, i.Prepared = st.Asked, st.Prepared
 		i.Application, i.Tags = sub.Application, sub.Tags
 		i.State, i.StateSince, i.HeldBy, i.TxSince = st.State, st.Since, st.HeldBy, st.TxSince
 		i.Statement, i.Fingerprint = st.Statement, st.Fingerprint

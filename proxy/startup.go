@@ -297,17 +297,19 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if err != nil {
 		return err
 	}
+	asked := s.deps.Now()
 	server, err := s.dial(h, target, login{h.raw, credential})
 	if err != nil {
 		return err
 	}
 	c := &conn{
-		id: s.lastID.Add(1), user: user, database: database, address: h.address(), target: key, reached: server.reached, tls: h.tls, connected: begun, place: mine,
+		id: s.lastID.Add(1), user: user, database: database, target: key, reached: server.reached, ends: h.ends(server), connected: begun, place: mine,
+		waited: s.deps.Now().Sub(asked), timeouts: s.cfg.Limits.timeoutsOf(user, database),
 	}
 	x := session.New(session.Config{
 		ID:             c.id,
-		Subject:        policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: c.address},
-		Replication:    isReplication(h.startup.Get("replication")),
+		Subject:        policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: c.ends.client},
+		Replication:    c.ends.replication != "",
 		ServerTLS:      server.tls,
 		StatementBytes: s.cfg.Limits.StatementBytes,
 	}, host{s})
@@ -366,15 +368,19 @@ func (s *Server) run(c *conn, x *session.Session) {
 	cause := c.pair.Run(s.ctx)
 	login.Stop()
 	s.metrics.ended(cause)
+	done := c.tally()
 	s.mu.Lock()
 	delete(s.sessions, c.id)
+	if done.Sessions > 0 {
+		s.stats.ended.add(c.database, &done, s.cfg.Servers)
+	}
 	s.mu.Unlock()
 	st := x.State() // nobody else has the session any more
 	note.ended(st.PID, x.Quiet() || cause == serverClosed)
 	in, out := c.pair.Traffic()
 	s.deps.Logger.LogAttrs(s.ctx, slog.LevelInfo, "session ended",
 		slog.Uint64("session", c.id), slog.String("user", c.user), slog.String("database", c.database),
-		slog.String("application", x.Subject().Application), slog.String("address", c.address),
+		slog.String("application", x.Subject().Application), slog.String("address", c.ends.client),
 		slog.Uint64("server_pid", uint64(st.PID)), slog.Duration("age", s.deps.Now().Sub(c.connected)),
 		slog.Int64("bytes_in", in), slog.Int64("bytes_out", out), slog.Int64("rows_written", st.RowsWritten), slog.String("cause", cause))
 }
@@ -400,12 +406,14 @@ func addressOf(c net.Conn) string {
 	return host
 }
 
-// isReplication reads the startup parameter as the server does: physical or
-// logical replication. Source: manual, 55.4; parse_bool.
-func isReplication(v string) bool {
+// replication reads the startup parameter as the server does: physical or
+// logical replication, "" for neither. Source: manual, 55.4; parse_bool.
+func replication(v string) string {
 	switch strings.ToLower(v) {
-	case "database", "true", "on", "yes", "1", "t", "tr", "tru", "y", "ye":
-		return true
+	case "database":
+		return "logical"
+	case "true", "on", "yes", "1", "t", "tr", "tru", "y", "ye":
+		return "physical"
 	}
-	return false
+	return ""
 }

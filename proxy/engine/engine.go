@@ -195,6 +195,15 @@ func (p *Pair) Cancel(r *policy.Refusal) bool {
 	return held
 }
 
+// CancelSent is told that the cancel request of an overdue statement has been
+// sent: what waited for that goes on.
+func (p *Pair) CancelSent() {
+	p.mu.Lock()
+	p.s.CancelSent()
+	p.mu.Unlock()
+	p.goDrive()
+}
+
 // goDrive lets a goroutine of its own work on what the client has sent, for
 // the caller must not block on the server.
 func (p *Pair) goDrive() {

@@ -51,6 +51,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 		}
 		m := b[n:min(len(b), n+size)]
 		s.head.wait = waitNothing
+		quiet := s.settled()
 		switch s.fromClient(m, size) {
 		case forward:
 			s.ToServer.Forward(m)
@@ -63,6 +64,9 @@ func (s *Session) FromClient(b []byte) (n int) {
 		s.Counts.ClientMessages++
 		s.head = head{}
 		n += len(m)
+		if quiet && !s.settled() {
+			s.work.begin(s.host.Now())
+		}
 	}
 	return n
 }
@@ -112,7 +116,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
 		return s.skipped(m[0])
 	}
-	if s.out.Full() || s.restoring() {
+	if s.out.Full() || s.restoring() || s.cancelling {
 		return s.waitReplies()
 	}
 	if (s.tx.implicit || s.tx.mixed) && s.late() != nil {
@@ -260,26 +264,36 @@ func belongsToCopy(t byte) bool {
 	return t == 'd' || t == 'c' || t == 'f' || t == 'H' || t == 'S'
 }
 
-// isReplicationCommand reports whether a text on a replication connection is
-// one of the walsender's own commands, which are no SQL. Source: manual, 55.4
+// replicationCommand returns the facts of a text on a replication connection
+// that is one of the walsender's own commands, which are no SQL; nil for any
+// other. Source: manual, 55.4
 // "Streaming Replication Protocol", src/backend/replication/repl_scanner.l.
-func isReplicationCommand(text []byte) bool {
+func replicationCommand(text []byte) *inspect.Batch {
 	text = bytes.TrimLeft(text, " \t\r\n\f\v")
 	end := 0
 	for end < len(text) && (text[end] == '_' || text[end]|0x20 >= 'a' && text[end]|0x20 <= 'z') {
 		end++
 	}
 	switch string(text[:end]) {
-	case "IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "BASE_BACKUP", "START_REPLICATION", "TIMELINE_HISTORY",
+	case "BASE_BACKUP":
+		return backupFacts
+	case "IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "START_REPLICATION", "TIMELINE_HISTORY",
 		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "UPLOAD_MANIFEST":
-		return true
+		return replicationFacts
 	}
-	return false
+	return nil
 }
+
+// The kinds of a walsender's own commands.
+const (
+	kindReplication inspect.Kind = "REPLICATION"
+	kindBaseBackup  inspect.Kind = "BASE_BACKUP"
+)
 
 // Facts about messages that have no text of their own.
 var (
-	replicationFacts = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: "REPLICATION"}}}
+	replicationFacts = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: kindReplication}}}
+	backupFacts      = &inspect.Batch{Class: inspect.Session, Statements: []inspect.Statement{{Class: inspect.Session, Kind: kindBaseBackup}}}
 	systemCallFacts  = opaque("FUNCTION CALL", "a built-in function called by its number", []string{})
 	userCallFacts    = opaque("FUNCTION CALL", "a function called by its number", nil)
 	missingFacts     = opaque("EXECUTE", "a statement or portal that nothing was prepared for", []string{})

@@ -137,6 +137,7 @@ func (s *Session) waitHold(by string, until time.Time) action {
 func (s *Session) endHold(cause string, now time.Time) {
 	if waited := now.Sub(s.head.began); waited > 0 {
 		s.Counts.Holds = append(s.Counts.Holds, HoldCount{cause, waited})
+		s.work.done.WaitTime += waited
 	}
 	s.heldBy = ""
 }
@@ -218,7 +219,7 @@ func tables(st *inspect.Statement) []string {
 
 // observe learns from an allowed statement what the session is: Odoo's cron
 // locks rows of ir_cron, its registry load sets lock_timeout, pg_dump copies
-// tables out. Sources: odoo/addons/base/models/ir_cron.py,
+// tables out, pg_basebackup sends BASE_BACKUP. Sources: odoo/addons/base/models/ir_cron.py,
 // odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
 func (s *Session) observe(b *inspect.Batch) {
 	for i := range b.Statements {
@@ -228,7 +229,7 @@ func (s *Session) observe(b *inspect.Batch) {
 			s.behave("migration")
 		case st.Hidden&inspect.HiddenRowLock != 0 && locksRowsOf(st, "ir_cron"):
 			s.behave("cron")
-		case st.Kind == inspect.KindCopyTo && s.sub.Application == "pg_dump":
+		case st.Kind == inspect.KindCopyTo && s.sub.Application == "pg_dump", st.Kind == kindBaseBackup:
 			s.behave("backup")
 		case st.Kind == inspect.KindDiscard && len(s.behaviour) > 0:
 			s.behaviour = nil

@@ -43,6 +43,7 @@ func (s *Session) parse(m []byte, size int) action {
 	} else {
 		r.name = string(name)
 		s.prep.of(false).set(r.name, slot{raw, r.seq})
+		s.work.done.Parses++
 	}
 	return forward
 }
@@ -105,6 +106,9 @@ func (s *Session) bind(m []byte, size int) action {
 	if !harmless(raw) && !s.seg.armed { // functions in it may be run to plan it
 		s.seg.writes = true
 		r.flags |= plans
+	}
+	if len(name) > 0 {
+		s.work.done.Binds++
 	}
 	r.old = s.prep.of(true).get(portal)
 	if len(portal) == 0 {

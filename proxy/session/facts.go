@@ -14,8 +14,10 @@ func (s *Session) facts(text []byte, whole bool) (*inspect.Batch, action) {
 	if s.head.batch != nil {
 		return s.head.batch, forward
 	}
-	if s.cfg.Replication && isReplicationCommand(text) {
-		return replicationFacts, forward
+	if s.cfg.Replication {
+		if b := replicationCommand(text); b != nil {
+			return b, forward
+		}
 	}
 	if !whole {
 		s.head.batch = inspect.NewUnknown("longer than limits.statement_bytes", nil)

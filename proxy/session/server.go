@@ -183,6 +183,7 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 		return forward
 	}
 	act := hidden(h)
+	s.work.ended++
 	part := h.part
 	h.part++
 	switch {
@@ -413,6 +414,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	if body := m.Body(); len(body) > 0 {
 		status = policy.TxStatus(body[0])
 	}
+	now := s.host.Now()
 	was := s.tx.status
 	s.tx.implicit = status == policy.TxActive && (s.tx.implicit || s.tx.mixed && !s.tx.block)
 	s.tx.mixed = s.tx.mixed && s.out.Len() > 1
@@ -426,9 +428,10 @@ func (s *Session) readyForQuery(m wire.Message) action {
 		}
 		s.tx.failed = false
 	} else if was == policy.TxIdle {
-		s.tx.since = s.host.Now()
+		s.tx.since = now
 	}
 	if h == nil {
+		s.exchangeEnds(now, status)
 		return forward
 	}
 	if h.kind == 'A' {
@@ -437,10 +440,13 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	act := s.endExchange(h)
 	s.out.pop()
 	if s.out.Len() == 0 {
-		s.stateSince = s.host.Now()
+		s.stateSince = now
 		if status == policy.TxIdle && !s.seg.open {
 			s.prep.forgetPortals()
 		}
+	}
+	if act == forward {
+		s.exchangeEnds(now, status)
 	}
 	return act
 }
@@ -518,6 +524,9 @@ func (s *Session) showError(h *reply, m wire.Message, code string) action {
 		}
 		return discard
 	case h.flags&hideBody != 0 && h.flags&showError == 0:
+		return discard
+	case s.overdue != nil && code == "57014":
+		s.replaceError(s.overdue)
 		return discard
 	case h.edit != nil:
 		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.edit.position))

@@ -53,6 +53,7 @@ type Session struct {
 	head head    // the client's message being worked on
 	seg  segment // what was sent since the last Sync
 	tx   transaction
+	work working
 	auth authentication
 	dir  [2]stream // client, server
 
@@ -73,6 +74,9 @@ type Session struct {
 	names    uint64          // statements of ours, for their names
 	leftover []string        // statements of ours whose Close was skipped
 	settings *restoring      // session settings of ours to put back
+
+	overdue    *policy.Refusal // what the server runs is being cancelled, and this is why
+	cancelling bool            // the cancel request is under way
 
 	statement   *inspect.Statement // the last one
 	fingerprint uint64
@@ -207,6 +211,7 @@ type HoldCount struct {
 // to the server.
 func New(cfg Config, host Host) *Session {
 	s := &Session{host: host, cfg: cfg, stateSince: host.Now()}
+	s.work.asked = s.stateSince
 	s.tx.status = policy.TxIdle
 	s.retag(cfg.Subject.Application)
 	s.out.push('A', 0)
@@ -220,6 +225,9 @@ func (s *Session) retag(application string) {
 	sub.Tags = nil
 	if snap := s.host.Snapshot(); snap != nil && snap.Policy != nil {
 		sub.Tags = snap.Policy.Tags(&sub)
+	}
+	if s.cfg.Replication {
+		sub.Tags = addTag(sub.Tags, "replication")
 	}
 	for _, b := range s.behaviour {
 		sub.Tags = addTag(sub.Tags, b)
@@ -438,6 +446,12 @@ type State struct {
 	RowsWritten int64
 	TxRows      int64
 	PID         uint32
+	Asked       time.Time // when the last request went to the server; at first when the session began
+	Running     time.Time // since when the server works on it; zero while it does not
+	Ended       uint64    // statements that have ended: tells one that runs from the next
+	First       bool      // what runs is the first statement since Running
+	Replicating bool      // the last command was a walsender's own: it may have no end
+	Prepared    int       // named statements
 }
 
 // State returns what operators see.
@@ -445,9 +459,14 @@ func (s *Session) State() State {
 	st := State{
 		State: s.stateName(), Since: s.stateSince, Fingerprint: s.fingerprint,
 		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
+		Asked: s.work.asked, Running: s.work.query, Ended: s.work.ended, First: s.work.ended == s.work.first, Prepared: len(s.prep.statements),
+	}
+	if st.State == "active" && !st.Running.IsZero() {
+		st.Since = st.Running
 	}
 	if s.statement != nil {
 		st.Statement = string(s.statement.Kind)
+		st.Replicating = s.statement.Kind == kindReplication || s.statement.Kind == kindBaseBackup
 	}
 	if s.head.wait == waitHold {
 		st.HeldBy = s.heldBy

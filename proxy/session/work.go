@@ -1,0 +1,78 @@
+package session
+
+import (
+	"time"
+
+	"lockkeeper/policy"
+)
+
+// Work is what a session has done for its client, with the meanings of
+// PgBouncer's SHOW STATS: a query is what one ReadyForQuery ends, and its time
+// begins when the server is sent it.
+type Work struct {
+	Transactions, Queries                int64
+	TransactionTime, QueryTime, WaitTime time.Duration
+	Parses, Binds                        int64 // of statements with a name
+}
+
+// working is Work that goes on.
+type working struct {
+	done  Work
+	query time.Time // begin of the exchange with the server; zero while there is none
+	tx    time.Time // begin of its transaction, which may outlast it
+	asked time.Time // begin of the last exchange
+	ended uint64    // statements that have ended, which tells one from the next
+	first uint64    // ended at the beginning of the exchange
+}
+
+// begin notes an exchange, or goes on with one that a Sync of ours has cut in
+// two.
+func (w *working) begin(now time.Time) {
+	on := !w.query.IsZero()
+	w.query, w.asked, w.first = now, now, w.ended
+	if on {
+		return
+	}
+	w.done.Queries++
+	if w.tx.IsZero() {
+		w.tx = now
+		w.done.Transactions++
+	}
+}
+
+// exchangeEnds is told that the client sees a ReadyForQuery. What it has sent
+// behind that begins now.
+func (s *Session) exchangeEnds(now time.Time, status policy.TxStatus) {
+	w := &s.work
+	if w.query.IsZero() {
+		return
+	}
+	w.done.QueryTime += now.Sub(w.query)
+	w.query = time.Time{}
+	if status == policy.TxIdle {
+		w.done.TransactionTime += now.Sub(w.tx)
+		w.tx = time.Time{}
+	}
+	if !s.settled() {
+		w.begin(now)
+	}
+	if !s.cancelling {
+		s.overdue = nil
+	}
+}
+
+// Work returns what the session has done.
+func (s *Session) Work() Work { return s.work.done }
+
+// Overdue is told that what the server runs takes too long and is about to be
+// cancelled: its client gets r for an answer. Until CancelSent nothing more is
+// sent to the server, or the cancel might hit that.
+func (s *Session) Overdue(r *policy.Refusal) { s.overdue, s.cancelling = r, true }
+
+// CancelSent ends Overdue. The engine offers the client's bytes again.
+func (s *Session) CancelSent() {
+	s.cancelling = false
+	if s.settled() {
+		s.overdue = nil
+	}
+}
