@@ -31,6 +31,7 @@ type guard struct {
 	epoch   uint64
 	reg     *prometheus.Registry
 	addr    string
+	served  chan error // what Serve returned
 
 	mu      sync.Mutex
 	entries []journal.Entry
@@ -96,13 +97,13 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	}
 	g.srv = srv
 	g.addr = srv.Addresses()[0].String()
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve() }()
+	g.served = make(chan error, 1)
+	go func() { g.served <- srv.Serve() }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		_ = srv.Shutdown(ctx)
-		if err := <-done; !errors.Is(err, proxy.ErrServerClosed) {
+		if err := <-g.served; !errors.Is(err, proxy.ErrServerClosed) {
 			t.Errorf("Serve returned %v", err)
 		}
 	})

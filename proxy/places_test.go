@@ -22,6 +22,20 @@ func limited(t *testing.T, limits string) *guard {
 	})
 }
 
+// inDatabaseDB starts a guard with limits in YAML and two databases, DB and
+// other.
+func inDatabaseDB(t *testing.T, limits string) *guard {
+	t.Helper()
+	return newGuard(t, func(s *setup) {
+		if err := yaml.Load([]byte("limits: {"+limits+"}"), &s.cfg, yaml.WithKnownFields()); err != nil {
+			t.Fatal(err)
+		}
+		pg := pgtest.Shared(t)
+		target := proxy.Target{Host: pg.Host(), Port: uint16(pg.Port()), Database: "postgres"}
+		s.cfg.Servers = map[string]proxy.Target{"DB": target, "other": target}
+	})
+}
+
 // refusedWith logs in and returns the SQLSTATE of the refusal; "" for none.
 func (g *guard) refusedWith(database string) string {
 	c := dialRaw(g.t, g.addr)
@@ -58,14 +72,7 @@ func TestSessionsAreBoundedByUserAndDatabase(t *testing.T) {
 		{"another user", "users: {somebody: {sessions: 1}}, user_sessions: 2", "53300"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newGuard(t, func(s *setup) {
-				if err := yaml.Load([]byte("limits: {"+tt.limits+"}"), &s.cfg, yaml.WithKnownFields()); err != nil {
-					t.Fatal(err)
-				}
-				pg := pgtest.Shared(t)
-				target := proxy.Target{Host: pg.Host(), Port: uint16(pg.Port()), Database: "postgres"}
-				s.cfg.Servers = map[string]proxy.Target{"DB": target, "other": target}
-			})
+			g := inDatabaseDB(t, tt.limits)
 			first := newPeer(t, g.addr, pgtest.Superuser, "DB")
 			newPeer(t, g.addr, pgtest.Superuser, "DB")
 			if code := g.refusedWith("DB"); code != "53300" {
@@ -196,6 +203,8 @@ func TestConfigOfLimits(t *testing.T) {
 		"users: {odoo: {idle_timeout: -1s}}":             "limits.users.odoo: idle_timeout: must not be negative",
 		"users: {odoo: {idle: 1s}}":                      "field idle not found",
 		"users: {odoo: {idle_timeout: soon}}":            "soon",
+		"databases: {prod: {statement_timeout: -1s}}":    "limits.databases.prod: statement_timeout: must not be negative",
+		"statement_timeout: -1s":                         "limits.statement_timeout: must not be negative",
 		"databases: {prod: {sessions: -1}}":              "limits.databases.prod: sessions: must not be negative",
 		"transaction_timeout: -1s":                       "limits.transaction_timeout: must not be negative",
 		"logins: -1":                                     "limits.logins: must not be negative",

@@ -107,25 +107,10 @@ func (s *Server) expire(c *conn, over *expiry) {
 	c.pair.Fail(over.refusal)
 }
 
-// watched is what the sweeper knows of a statement that runs.
+// watched is what the sweeper has done about what runs.
 type watched struct {
-	ended     uint64    // State.Ended when it looked last
-	since     time.Time // the statement has begun by then
+	since     time.Time // State.Running, which tells one exchange from the next
 	cancelled time.Time // zero: not yet
-}
-
-// look takes note of what runs. The session does not keep when each statement
-// of an exchange has begun: one that follows another is taken to have begun
-// when it is first seen, up to sweepEvery too late.
-func (w *watched) look(st *session.State, now time.Time) {
-	switch {
-	case st.Running.IsZero() || st.State != "active":
-		*w = watched{ended: st.Ended}
-	case w.since.Before(st.Running) && st.First: // a new exchange
-		*w = watched{ended: st.Ended, since: st.Running}
-	case w.since.Before(st.Running) || w.ended != st.Ended:
-		*w = watched{ended: st.Ended, since: now}
-	}
 }
 
 // expiry is a timeout that is over.
@@ -156,7 +141,6 @@ func (st *moment) over(since time.Time, limit time.Duration) bool {
 // it where that has to be in one step with finding it out.
 func (c *conn) expired(x *session.Session, now time.Time) *expiry {
 	st := &moment{x.State(), now}
-	c.watched.look(&st.State, now)
 	over := c.timeouts.expired(st)
 	if over == nil && st.State.State == "active" && !st.Replicating {
 		over = c.lateStatement(st)
@@ -193,12 +177,18 @@ func (t *timeouts) expired(st *moment) *expiry {
 }
 
 // lateStatement returns what becomes of a statement that runs for too long: it
-// is cancelled, and where that does not end it its session is.
+// is cancelled, and where that does not end it its session is. Several in one
+// text, or before one Sync, are one: the server sends its answers to them
+// together, so that nobody can tell when the next has begun.
 func (c *conn) lateStatement(st *moment) *expiry {
 	limit, w := c.timeouts.statement, &c.watched
-	switch {
-	case !st.over(w.since, limit):
+	if !st.over(st.Running, limit) {
 		return nil
+	}
+	if !w.since.Equal(st.Running) {
+		*w = watched{since: st.Running}
+	}
+	switch {
 	case w.cancelled.IsZero():
 		return &expiry{cause: "statement", statement: true, refusal: &policy.Refusal{
 			SQLSTATE: sqlstate.QueryCanceled, Message: "canceling statement due to lockkeeper's statement timeout",

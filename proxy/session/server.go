@@ -183,7 +183,6 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 		return forward
 	}
 	act := hidden(h)
-	s.work.ended++
 	part := h.part
 	h.part++
 	switch {

@@ -448,8 +448,6 @@ type State struct {
 	PID         uint32
 	Asked       time.Time // when the last request went to the server; at first when the session began
 	Running     time.Time // since when the server works on it; zero while it does not
-	Ended       uint64    // statements that have ended: tells one that runs from the next
-	First       bool      // what runs is the first statement since Running
 	Replicating bool      // the last command was a walsender's own: it may have no end
 	Prepared    int       // named statements
 }
@@ -459,7 +457,7 @@ func (s *Session) State() State {
 	st := State{
 		State: s.stateName(), Since: s.stateSince, Fingerprint: s.fingerprint,
 		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
-		Asked: s.work.asked, Running: s.work.query, Ended: s.work.ended, First: s.work.ended == s.work.first, Prepared: len(s.prep.statements),
+		Asked: s.work.asked, Running: s.work.query, Prepared: len(s.prep.statements),
 	}
 	if st.State == "active" && !st.Running.IsZero() {
 		st.Since = st.Running

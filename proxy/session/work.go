@@ -21,15 +21,13 @@ type working struct {
 	query time.Time // begin of the exchange with the server; zero while there is none
 	tx    time.Time // begin of its transaction, which may outlast it
 	asked time.Time // begin of the last exchange
-	ended uint64    // statements that have ended, which tells one from the next
-	first uint64    // ended at the beginning of the exchange
 }
 
 // begin notes an exchange, or goes on with one that a Sync of ours has cut in
 // two.
 func (w *working) begin(now time.Time) {
 	on := !w.query.IsZero()
-	w.query, w.asked, w.first = now, now, w.ended
+	w.query, w.asked = now, now
 	if on {
 		return
 	}
