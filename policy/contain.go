@@ -21,7 +21,7 @@ func (c *Containment) maxHold() time.Duration {
 // inForce reports whether the containment is one of that kind and holds for
 // the subject at now.
 func (c *Containment) inForce(kind ContainmentKind, sub *Subject, now time.Time) bool {
-	return c.Kind == kind && c.Active(now) && c.Scope.matches(sub)
+	return c.Kind == kind && c.Active(now) && c.Scope.Matches(sub)
 }
 
 // find returns the first containment of a kind that is in force; nil when

@@ -143,7 +143,7 @@ func (s *Snapshot) explainContainment(c *Containment, r *Request) Step {
 	switch {
 	case !c.Active(r.Now):
 		step.Why = "it ended at " + moment(c.Until)
-	case !c.Scope.matches(r.Subject):
+	case !c.Scope.Matches(r.Subject):
 		step.Why = "the subject is outside its scope"
 	default:
 		step.Matched, step.Why = true, s.containmentWhy(c, r)

@@ -136,8 +136,8 @@ type tagRule struct {
 	match subjectMatch
 }
 
-// matches reports whether the scope holds for the subject.
-func (s *Scope) matches(sub *Subject) bool {
+// Matches reports whether the scope holds for the subject.
+func (s *Scope) Matches(sub *Subject) bool {
 	switch {
 	case s.Database != "" && s.Database != sub.Database,
 		s.User != "" && s.User != sub.User,

@@ -28,6 +28,10 @@ type SessionInfo struct {
 	LocalAddress       string `json:"local_address"`
 	ServerLocalAddress string `json:"server_local_address"`
 
+	// Replicating says that a walsender's own command runs, which may have no
+	// end.
+	Replicating bool `json:"replicating,omitempty"`
+
 	Replication string `json:"replication,omitempty"` // physical or logical
 	Cipher      string `json:"cipher,omitempty"`      // version, suite and key exchange of the client's TLS
 	Prepared    int    `json:"prepared_statements"`   // with a name

@@ -187,18 +187,28 @@ func (s *Server) take(user, database string) (*place, error) {
 	return &place{s: s, user: user, database: database}, nil
 }
 
+// MostOfUser returns how many sessions a user may have; 0 is as many as there
+// may be.
+func (l *Limits) MostOfUser(user string) int { return l.Users[user].Sessions.or(l.UserSessions) }
+
+// MostOfDatabase returns how many sessions a database may have; 0 is as many as
+// there may be.
+func (l *Limits) MostOfDatabase(database string) int {
+	return l.Databases[database].Sessions.or(l.DatabaseSessions)
+}
+
 // crowded reports whether a user or a database has as many sessions as it may.
 // The places' mutex is held.
 func (s *Server) crowded(user, database string) error {
 	p, l := &s.places, &s.cfg.Limits
-	if most := l.Users[user].Sessions.or(l.UserSessions); most > 0 && p.users[user] >= most {
+	if most := l.MostOfUser(user); most > 0 && p.users[user] >= most {
 		s.metrics.limits.WithLabelValues("user").Inc()
 		return &fatal{
 			sqlstate: sqlstate.TooManyConnections, message: fmt.Sprintf("too many connections for role %q", user),
 			hint: "Close idle connections, or raise limits.user_sessions in lockkeeper.yaml.",
 		}
 	}
-	if most := l.Databases[database].Sessions.or(l.DatabaseSessions); most > 0 && p.databases[database] >= most {
+	if most := l.MostOfDatabase(database); most > 0 && p.databases[database] >= most {
 		s.metrics.limits.WithLabelValues("database").Inc()
 		return &fatal{
 			sqlstate: sqlstate.TooManyConnections, message: fmt.Sprintf("too many connections for database %q", database),

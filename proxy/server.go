@@ -356,6 +356,7 @@ func (s *Server) Drain() {
 		return
 	}
 	s.closing, s.drained = true, make(chan struct{})
+	close(s.stopping)
 	s.mu.Unlock()
 	s.closeListeners(func(a net.Addr) bool { return !s.staysOpen(a) })
 	go s.awaitClients()
@@ -474,7 +475,7 @@ func (c *conn) info() SessionInfo {
 	}
 	c.pair.Do(func(x *session.Session) {
 		sub, st := x.Subject(), x.State()
-		i.Requested, i.Prepared = st.Asked, st.Prepared
+		i.Requested, i.Prepared, i.Replicating = st.Asked, st.Prepared, st.Replicating && st.State == "active"
 		i.Application, i.Tags = sub.Application, sub.Tags
 		i.State, i.StateSince, i.HeldBy, i.TxSince = st.State, st.Since, st.HeldBy, st.TxSince
 		i.Statement, i.Fingerprint = st.Statement, st.Fingerprint

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -153,7 +154,7 @@ func (k *client) pause(ctx context.Context, c *command, by control.By) error {
 		if lifted = !ct.InForceStill(n.ID); lifted {
 			return nil
 		}
-		return open(ct.Sessions(), c.arg)
+		return open(ct.Sessions(), &policy.Scope{Database: c.arg})
 	})
 	switch {
 	case lifted:
@@ -168,16 +169,17 @@ func (k *client) pause(ctx context.Context, c *command, by control.By) error {
 	return err
 }
 
-// open names the sessions of a database (all where it is empty) that are
-// inside a transaction.
-func open(sessions []proxy.SessionInfo, database string) []string {
+// open names the sessions in a scope that are inside a transaction. A walsender
+// that streams is in none, and may go on for ever.
+func open(sessions []proxy.SessionInfo, scope *policy.Scope) []string {
 	var out []string
 	for i := range sessions {
 		s := &sessions[i]
-		if database != "" && s.Database != database || s.TxSince.IsZero() && s.State != "active" || slices.Contains(s.Tags, "replication") {
-			continue
+		busy := !s.TxSince.IsZero() || s.State == "active" && !s.Replicating
+		who := policy.Subject{User: s.User, Database: s.Database, Application: s.Application, Address: s.Address, Tags: s.Tags}
+		if busy && scope.Matches(&who) {
+			out = append(out, name(s))
 		}
-		out = append(out, name(s))
 	}
 	return out
 }
@@ -317,9 +319,9 @@ func (k *client) waitClose(ctx context.Context, c *command) error {
 }
 
 func (k *client) shutdown(ctx context.Context, c *command, by control.By) error {
-	if err := k.c.deps.Control.Note(ctx, "shutdown", strings.ToLower(c.what), by); err != nil {
+	if err := k.c.deps.Control.Note(ctx, "shutdown", strings.ToLower(cmp.Or(c.what, "at once")), by); err != nil {
 		return err
 	}
-	k.c.deps.Stop(c.what == "")
+	k.c.deps.Stop(map[string]How{"WAIT_FOR_CLIENTS": WaitForClients, "WAIT_FOR_SERVERS": WaitForServers, "": AtOnce}[c.what])
 	return nil
 }

@@ -42,13 +42,24 @@ type Setting struct {
 	Changeable          bool
 }
 
+// How says what a shutdown waits for.
+type How int
+
+// The ways to shut down; each can be changed to a later one.
+const (
+	WaitForClients How = iota // nobody is ended: clients leave by themselves
+	WaitForServers            // sessions end as soon as they are outside a transaction
+	AtOnce
+)
+
 // Proxy is what the console asks of the proxy.
 type Proxy interface {
 	// EndQuietSession ends a session outside a transaction, and reports
 	// whether it was busy instead.
 	EndQuietSession(id uint64) (busy bool)
-	// Addresses returns where the proxy listens.
-	Addresses() []net.Addr
+	// Stats returns what sessions have done, by database, and the sum of all
+	// under no name.
+	Stats() []proxy.DatabaseStats
 }
 
 // Deps are what the console works with; all of them but Registerer.
@@ -59,11 +70,11 @@ type Deps struct {
 	Keys       *api.Keyring
 	Servers    map[string]proxy.Target
 	Settings   []Setting
-	Sessions   int // limits.sessions
+	Limits     proxy.Limits
 	Version    string
 	Reload     func(ctx context.Context, by control.By) error
-	Stop       func(immediately bool) // begins a shutdown, and does not wait for it
-	Registerer prometheus.Registerer  // may be nil
+	Stop       func(How)             // begins a shutdown, and does not wait for it
+	Registerer prometheus.Registerer // may be nil
 	Logger     *slog.Logger
 	Now        func() time.Time
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"runtime"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"lockkeeper/admin/control"
 	"lockkeeper/policy"
 	"lockkeeper/proxy"
 )
@@ -27,15 +29,41 @@ type view struct {
 const clientColumns = "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us close_needed ptr link " +
 	"remote_pid tls application_name prepared_statements id held_by tags statement rows_written"
 
-const statColumns = "total_xact_count total_query_count total_server_assignment_count total_received total_sent total_xact_time total_query_time total_wait_time"
+const socketColumns = clientColumns + " recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail"
+
+// statColumns are those of SHOW STATS_TOTALS and STATS_AVERAGES; SHOW STATS has
+// them twice, under other names. Source: PgBouncer 1.24's src/stats.c.
+const statColumns = "server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time wait_time client_parse_count " +
+	"server_parse_count bind_count"
+
+// bothStatColumns are those of SHOW STATS.
+func bothStatColumns() string {
+	all := strings.Fields(statColumns)
+	var out []string
+	for _, prefix := range []string{"total_", "avg_"} {
+		for _, c := range all {
+			switch {
+			case strings.HasPrefix(c, "bytes_") && prefix == "avg_":
+				c = map[string]string{"bytes_received": "recv", "bytes_sent": "sent"}[c]
+			default:
+				c = strings.TrimPrefix(c, "bytes_")
+			}
+			out = append(out, prefix+c)
+		}
+	}
+	return strings.Join(out, " ")
+}
 
 // views are all there are but HELP.
 func views() []view {
 	return []view{
+		{"ACTIVE_SOCKETS", socketColumns, func(k *client, _ context.Context) ([][]any, error) {
+			return slices.DeleteFunc(k.sockets(), func(row []any) bool { return row[4] != "active" }), nil
+		}},
 		{"CLIENTS", clientColumns, func(k *client, _ context.Context) ([][]any, error) { return k.peers("C"), nil }},
 		{"CONFIG", "key value default changeable", func(k *client, _ context.Context) ([][]any, error) { return k.config(), nil }},
 		{"DATABASES", "name host port database force_user pool_size min_pool_size reserve_pool_size server_lifetime pool_mode load_balance_hosts " +
-			"max_connections current_connections max_client_connections current_client_connections paused disabled", func(k *client, _ context.Context) ([][]any, error) { return k.databases(), nil }},
+			"max_connections current_connections max_client_connections current_client_connections paused disabled reserve_pool", func(k *client, _ context.Context) ([][]any, error) { return k.databases(), nil }},
 		{"LISTS", "list items", func(k *client, _ context.Context) ([][]any, error) { return k.lists(), nil }},
 		{"LOCKS", "server pid session user database application_name state relation type mode granted blocked_by", (*client).locks},
 		{"MEM", "name size used free memtotal", func(*client, context.Context) ([][]any, error) { return memory(), nil }},
@@ -43,7 +71,7 @@ func views() []view {
 			s := k.c.deps.Control.Status()
 			return [][]any{{s.Mode, s.Scoped, s.Since, s.Profile, s.Rules}}, nil
 		}},
-		{"PAUSES", "id kind database user application tag since until author reason", func(k *client, _ context.Context) ([][]any, error) { return k.pauses(), nil }},
+		{"PAUSES", "id kind database user application tag since until author reason waits_for", func(k *client, _ context.Context) ([][]any, error) { return k.pauses(), nil }},
 		{"POOLS", "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled sv_idle sv_used " +
 			"sv_tested sv_login maxwait maxwait_us pool_mode load_balance_hosts", func(k *client, _ context.Context) ([][]any, error) { return k.pools(), nil }},
 		{"RULES", "name enforce effect doc", func(k *client, _ context.Context) ([][]any, error) {
@@ -56,18 +84,18 @@ func views() []view {
 		{"SERVERS", clientColumns, func(k *client, _ context.Context) ([][]any, error) { return k.peers("S"), nil }},
 		{"SESSIONS", "id user database application_name addr state state_since held_by tags server server_pid tls connect_time transaction_since statement " +
 			"rows_written transaction_rows_written bytes_in bytes_out", func(k *client, _ context.Context) ([][]any, error) { return k.sessions(), nil }},
-		{"SOCKETS", clientColumns + " recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail", func(k *client, _ context.Context) ([][]any, error) {
-			rows := append(k.peers("C"), k.peers("S")...)
-			for i := range rows {
-				rows[i] = append(rows[i], 0, 0, 0, 0, 0, 0, 0)
-			}
-			return rows, nil
-		}},
+		{"SOCKETS", socketColumns, func(k *client, _ context.Context) ([][]any, error) { return k.sockets(), nil }},
 		{"STATE", "key value", func(k *client, _ context.Context) ([][]any, error) {
 			paused := k.holds(policy.Pause, "")
 			return [][]any{{"active", yesNo(!paused)}, {"paused", yesNo(paused)}, {"suspended", "no"}}, nil
 		}},
-		{"STATS", "database " + statColumns + " sessions rows_written", func(k *client, _ context.Context) ([][]any, error) { return k.stats(), nil }},
+		{"STATS", "database " + bothStatColumns() + " sessions rows_written", func(k *client, _ context.Context) ([][]any, error) { return k.stats(), nil }},
+		{"STATS_AVERAGES", "database " + statColumns, func(k *client, _ context.Context) ([][]any, error) {
+			return k.tallies(func(s *proxy.DatabaseStats) *proxy.Tally { return &s.Average }), nil
+		}},
+		{"STATS_TOTALS", "database " + statColumns, func(k *client, _ context.Context) ([][]any, error) {
+			return k.tallies(func(s *proxy.DatabaseStats) *proxy.Tally { return &s.Total }), nil
+		}},
 		{"TOTALS", "name value", func(k *client, _ context.Context) ([][]any, error) { return k.totals(), nil }},
 		{"USERS", "name pool_size reserve_pool_size pool_mode max_user_connections current_connections max_user_client_connections current_client_connections", func(k *client, _ context.Context) ([][]any, error) { return k.users(), nil }},
 		{"VERSION", "version", func(k *client, _ context.Context) ([][]any, error) {
@@ -187,30 +215,73 @@ func oneZero(v bool) int {
 // peers are sessions as PgBouncer would show their clients (C) or servers (S).
 func (k *client) peers(kind string) [][]any {
 	var rows [][]any
-	for _, s := range k.c.deps.Control.Sessions() {
+	all := k.c.deps.Control.Sessions()
+	for i := range all {
+		s := &all[i]
 		state, wait := "active", time.Duration(0)
 		switch s.State {
 		case "held":
-			wait = k.c.deps.Now().Sub(s.StateSince)
-			if kind == "C" {
-				state = "waiting"
-			} else {
-				state = "idle"
+			if state = "idle"; kind == "C" {
+				state, wait = "waiting", k.c.deps.Now().Sub(s.StateSince)
 			}
 		case "idle", "login":
 			state = s.State
 		}
-		secure := ""
-		if s.TLS && kind == "C" {
-			secure = "on"
-		}
-		rows = append(rows, []any{
-			kind, s.User, s.Database, "none", state, s.Address, 0, nil, 0, s.Connected, s.StateSince,
-			int64(wait / time.Second), int64(wait % time.Second / time.Microsecond), oneZero(k.c.ending(s.ID)),
-			strconv.FormatUint(s.ID, 10), strconv.FormatUint(s.ID, 10), s.ServerPID, secure, s.Application, 0, s.ID, s.HeldBy, s.Tags, s.Statement, s.RowsWritten,
-		})
+		number := strconv.FormatUint(s.ID, 10)
+		row := append([]any{kind, s.User, s.Database, cmp.Or(s.Replication, "none"), state}, socketOf(s, kind)...)
+		rows = append(rows, append(row, s.Connected, s.Requested,
+			int64(wait/time.Second), int64(wait%time.Second/time.Microsecond), oneZero(k.c.ending(s.ID)), number, number,
+			pidOf(s, kind), cipherOf(s, kind), s.Application, s.Prepared, s.ID, s.HeldBy, s.Tags, s.Statement, s.RowsWritten))
 	}
 	return rows
+}
+
+// sockets are both ends of every session. The buffers' positions are
+// PgBouncer's own.
+func (k *client) sockets() [][]any {
+	rows := append(k.peers("C"), k.peers("S")...)
+	for i := range rows {
+		rows[i] = append(rows[i], 0, 0, 0, 0, 0, 0, 0)
+	}
+	return rows
+}
+
+// socketOf is where a client, or a server, and lockkeeper are connected: addr,
+// port, local_addr and local_port.
+func socketOf(s *proxy.SessionInfo, kind string) []any {
+	if kind == "S" {
+		return append(hostPort(s.ServerAddress), hostPort(s.ServerLocalAddress)...)
+	}
+	addr := s.Address
+	if addr == "local" {
+		addr = "unix"
+	}
+	return append([]any{addr, s.ClientPort}, hostPort(s.LocalAddress)...)
+}
+
+// hostPort splits an address; what is none is a unix socket, of which PgBouncer
+// says so much.
+func hostPort(address string) []any {
+	host, port, err := net.SplitHostPort(address)
+	n, bad := strconv.Atoi(port)
+	if err != nil || bad != nil {
+		return []any{"unix", 0}
+	}
+	return []any{host, n}
+}
+
+func pidOf(s *proxy.SessionInfo, kind string) int {
+	if kind == "S" {
+		return int(s.ServerPID)
+	}
+	return s.ClientPID
+}
+
+func cipherOf(s *proxy.SessionInfo, kind string) string {
+	if kind == "S" {
+		return s.ServerCipher
+	}
+	return s.Cipher
 }
 
 func (k *client) sessions() [][]any {
@@ -264,9 +335,10 @@ func (k *client) databases() [][]any {
 			t = k.c.deps.Servers["*"]
 		}
 		there := cmp.Or(t.Database, name)
+		most := cmp.Or(k.c.deps.Limits.MostOfDatabase(name), k.c.deps.Limits.Sessions)
 		rows = append(rows, []any{
-			name, t.Host, strconv.Itoa(int(t.Port)), there, nil, 0, 0, 0, nil, "session", nil, k.c.deps.Sessions, here[name], k.c.deps.Sessions, here[name],
-			oneZero(k.holds(policy.Pause, name)), oneZero(k.holds(policy.Disable, name)),
+			name, t.Host, int(t.Port), there, nil, 0, 0, 0, nil, "session", nil, most, here[name], most, here[name],
+			oneZero(k.holds(policy.Pause, name)), oneZero(k.holds(policy.Disable, name)), 0, // reserve_pool: reserve_pool_size before PgBouncer 1.21
 		})
 	}
 	return rows
@@ -313,34 +385,75 @@ func (k *client) users() [][]any {
 	keys, all := k.grouped(func(s *proxy.SessionInfo) [2]string { return [2]string{s.User} })
 	var rows [][]any
 	for _, key := range keys {
-		n := len(all[key])
-		rows = append(rows, []any{key[0], 0, 0, "session", 0, n, 0, n})
+		n, most := len(all[key]), k.c.deps.Limits.MostOfUser(key[0])
+		rows = append(rows, []any{key[0], 0, 0, "session", most, n, most, n})
 	}
 	return rows
 }
 
-// stats sums what live sessions tell; what lockkeeper does not count by
-// database is NULL.
+// databaseStats are what there is to say of each database; the last is the sum
+// of all.
+func (k *client) databaseStats() []proxy.DatabaseStats {
+	if p := k.c.attached(); p != nil {
+		return p.Stats()
+	}
+	return []proxy.DatabaseStats{{}}
+}
+
+// figures are the values of statColumns.
+func figures(t *proxy.Tally) []any {
+	return []any{
+		t.Sessions, t.Transactions, t.Queries, t.BytesIn, t.BytesOut,
+		t.TransactionTime.Microseconds(), t.QueryTime.Microseconds(), t.WaitTime.Microseconds(), t.Parses, t.Parses, t.Binds,
+	}
+}
+
+func (k *client) tallies(of func(*proxy.DatabaseStats) *proxy.Tally) [][]any {
+	all := k.databaseStats()
+	rows := make([][]any, 0, len(all))
+	for i := range all[:len(all)-1] {
+		rows = append(rows, append([]any{all[i].Database}, figures(of(&all[i]))...))
+	}
+	return rows
+}
+
+// stats has the live sessions behind PgBouncer's columns.
 func (k *client) stats() [][]any {
-	keys, all := k.grouped(func(s *proxy.SessionInfo) [2]string { return [2]string{s.Database} })
-	var rows [][]any
-	for _, key := range keys {
-		var in, out, written int64
-		for _, s := range all[key] {
-			in, out, written = in+s.BytesIn, out+s.BytesOut, written+s.RowsWritten
-		}
-		rows = append(rows, []any{key[0], nil, nil, len(all[key]), in, out, nil, nil, nil, len(all[key]), written})
+	live := map[string]int{}
+	for _, s := range k.c.deps.Control.Sessions() {
+		live[s.Database]++
+	}
+	all := k.databaseStats()
+	rows := make([][]any, 0, len(all))
+	for i := range all[:len(all)-1] {
+		s := &all[i]
+		row := append([]any{s.Database}, figures(&s.Total)...)
+		rows = append(rows, append(append(row, figures(&s.Average)...), live[s.Database], s.Total.RowsWritten))
 	}
 	return rows
 }
 
+// totals has the names of PgBouncer's fields where SHOW STATS has others.
 func (k *client) totals() [][]any {
-	var in, out, written int64
-	all := k.c.deps.Control.Sessions()
-	for i := range all {
-		in, out, written = in+all[i].BytesIn, out+all[i].BytesOut, written+all[i].RowsWritten
+	all := k.databaseStats()
+	sum := &all[len(all)-1]
+	var rows [][]any
+	for _, part := range []struct {
+		prefix string
+		tally  *proxy.Tally
+	}{{"total_", &sum.Total}, {"avg_", &sum.Average}} {
+		values := figures(part.tally)
+		for i, c := range strings.Fields(statColumns) {
+			if field, other := map[string]string{
+				"bytes_received": "client_bytes", "bytes_sent": "server_bytes", "client_parse_count": "ps_client_parse_count",
+				"server_parse_count": "ps_server_parse_count", "bind_count": "ps_bind_count",
+			}[c]; other {
+				c = field
+			}
+			rows = append(rows, []any{part.prefix + c, values[i]})
+		}
 	}
-	return [][]any{{"total_received", in}, {"total_sent", out}, {"sessions", len(all)}, {"rows_written", written}}
+	return append(rows, []any{"sessions", len(k.c.deps.Control.Sessions())}, []any{"rows_written", sum.Total.RowsWritten})
 }
 
 func (k *client) lists() [][]any {
@@ -355,7 +468,7 @@ func (k *client) lists() [][]any {
 		{"databases", len(databases)},
 		{"users", len(users)},
 		{"pools", len(k.pools())},
-		{"free_clients", max(0, k.c.deps.Sessions-len(all))},
+		{"free_clients", max(0, k.c.deps.Limits.Sessions-len(all))},
 		{"used_clients", len(all)},
 		{"login_clients", login},
 		{"free_servers", 0},
@@ -378,10 +491,21 @@ func (k *client) pauses() [][]any {
 	var rows [][]any
 	for _, c := range k.c.deps.Control.Containments() {
 		rows = append(rows, []any{
-			c.ID, string(c.Kind), c.Scope.Database, c.Scope.User, c.Scope.Application, c.Scope.Tag, c.Since, c.Until, c.Author, c.Reason,
+			c.ID, string(c.Kind), c.Scope.Database, c.Scope.User, c.Scope.Application, c.Scope.Tag, c.Since, c.Until, c.Author, c.Reason, k.waitsFor(&c),
 		})
 	}
 	return rows
+}
+
+// waitsFor says what a pause or a read-only has not come to its end for.
+func (k *client) waitsFor(c *control.InForce) string {
+	switch {
+	case c.Kind == policy.Pause:
+		return strings.Join(open(k.c.deps.Control.Sessions(), &c.Scope), ", ")
+	case c.Barrier != nil:
+		return c.Barrier.Waits
+	}
+	return ""
 }
 
 // locks asks every server that can be asked; of the others a notice says why.

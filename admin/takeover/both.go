@@ -23,6 +23,7 @@ type Local interface {
 	control.Proxy
 	EndQuietSession(id uint64) (busy bool)
 	Addresses() []net.Addr
+	Stats() []proxy.DatabaseStats
 }
 
 // Both are the sessions of this process and those of the one that it has taken

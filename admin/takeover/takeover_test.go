@@ -124,6 +124,8 @@ func (p *process) TerminateSession(context.Context, uint64) error {
 	return nil
 }
 
+func (p *process) Stats() []proxy.DatabaseStats { return nil }
+
 func (p *process) EndQuietSession(id uint64) bool {
 	p.note("end quiet")
 	return id == 1

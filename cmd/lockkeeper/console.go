@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/control"
 	"lockkeeper/policy"
+	"lockkeeper/proxy"
 )
 
 // consoleConfig is the key admin.console.
@@ -53,10 +56,21 @@ func (a *app) makeConsole() error {
 	}
 	a.console = console.New(console.Deps{
 		Database: a.cfg.Admin.Console.Database, Control: a.control, Locks: a.locks, Keys: keys, Servers: a.cfg.Servers,
-		Settings: settings(a.cfg), Sessions: a.cfg.Limits.Sessions, Version: versionString(), Reload: a.reloadAll,
-		Stop: a.stopping.begin, Registerer: a.registerer, Logger: a.log, Now: time.Now,
+		Settings: append(settings(a.cfg), pgbouncerSettings(&a.cfg.Limits)...), Limits: a.cfg.Limits, Version: versionString(), Reload: a.reloadAll,
+		Stop: a.stop, Registerer: a.registerer, Logger: a.log, Now: time.Now,
 	})
 	return nil
+}
+
+// stop shuts down as somebody at the console has asked for.
+func (a *app) stop(how console.How) {
+	if how != console.WaitForClients {
+		a.stopping.begin(how == console.AtOnce)
+		return
+	}
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "stopping, clients leave by themselves")
+	a.control.Drain()
+	a.proxy.Drain()
 }
 
 // reloadAll reads the policy, every certificate and the files of users again.
@@ -89,6 +103,31 @@ func settings(c *config) []console.Setting {
 	var out []console.Setting
 	flatten("", reflect.ValueOf(c).Elem(), reflect.ValueOf(defaults()).Elem(), &out)
 	return out
+}
+
+// pgbouncerSettings are limits under the names that PgBouncer has for them, for
+// programs that look for those; times are in seconds, 0 is none.
+func pgbouncerSettings(l *proxy.Limits) []console.Setting {
+	d := proxy.Default().Limits
+	number := func(key string, v, d int) console.Setting {
+		return console.Setting{Key: key, Value: strconv.Itoa(v), Default: strconv.Itoa(d)}
+	}
+	seconds := func(key string, v, d time.Duration) console.Setting {
+		return console.Setting{Key: key, Value: fmt.Sprint(v.Seconds()), Default: fmt.Sprint(d.Seconds())}
+	}
+	return []console.Setting{
+		seconds("client_idle_timeout", l.IdleTimeout, d.IdleTimeout),
+		seconds("client_login_timeout", l.LoginTimeout, d.LoginTimeout),
+		seconds("idle_transaction_timeout", l.IdleInTransactionTimeout, d.IdleInTransactionTimeout),
+		number("max_client_conn", l.Sessions, d.Sessions),
+		number("max_db_connections", l.DatabaseSessions, d.DatabaseSessions),
+		number("max_user_connections", l.UserSessions, d.UserSessions),
+		seconds("query_timeout", l.StatementTimeout, d.StatementTimeout),
+		seconds("query_wait_timeout", console.PauseHold, console.PauseHold),
+		seconds("server_connect_timeout", l.ConnectTimeout, d.ConnectTimeout),
+		seconds("stats_period", proxy.StatsPeriod, proxy.StatsPeriod),
+		seconds("transaction_timeout", l.TransactionTimeout, d.TransactionTimeout),
+	}
 }
 
 // secret are keys whose values nobody is shown.

@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 //
 //	serve [ARG…]     starts "lockkeeper serve -c lockkeeper.yaml" and waits until it is ready
 //	stop [-9]        ends it
-//	hup              sends SIGHUP
+//	signal NAME      sends a signal: HUP, INT, TERM, QUIT, USR1, USR2
+//	ended            waits until it has ended, with exit code 0
+//	console SQL…     runs the real psql on the console, over lockkeeper's unix socket
 //	psql [-b NAME] SQL…   runs the real psql through lockkeeper; one -c for each SQL
 //	direct SQL       runs SQL past lockkeeper
 //	until TEXT ARG…  repeats a lockkeeper command until its output has the text
@@ -44,12 +46,15 @@ func TestScript(t *testing.T) {
 			return setUp(t, pg, env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "stop": cmdStop, "hup": cmdHup, "psql": cmdPsql, "direct": cmdDirect, "until": cmdUntil,
+			"serve": cmdServe, "stop": cmdStop, "signal": cmdSignal, "ended": cmdEnded, "console": cmdConsole, "psql": cmdPsql, "direct": cmdDirect, "until": cmdUntil,
 			"exitcode": cmdExitCode, "session": cmdSession,
 		},
 		UpdateScripts: os.Getenv("UPDATE_GOLDEN") != "",
 	})
 }
+
+// consolePort is in the name of the unix socket, which is in the script's folder.
+const consolePort = "6433"
 
 const testConfig = `listen:
   tcp: ["127.0.0.1:%[1]d"]
@@ -87,6 +92,7 @@ func setUp(t *testing.T, pg *pgtest.Server, env *testscript.Env) error {
 		CREATE TABLE res_partner (id int PRIMARY KEY, active bool)`)
 	port, adminPort := freePort(t), freePort(t)
 	config := fmt.Sprintf(testConfig, port, pg.Host(), pg.Port(), pg.ConnString("postgres"), adminPort)
+	config = strings.Replace(config, "server:", fmt.Sprintf("  unix: [%q]\nserver:", filepath.Join(env.WorkDir, ".s.PGSQL."+consolePort)), 1)
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "lockkeeper.yaml"), []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -191,8 +197,32 @@ func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func cmdHup(ts *testscript.TestScript, _ bool, _ []string) {
-	ts.Check(ts.Value(servedKey{}).(*served).cmd.Process.Signal(syscall.SIGHUP))
+func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
+	sig := map[string]syscall.Signal{
+		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
+	}[args[0]]
+	ts.Check(ts.Value(servedKey{}).(*served).cmd.Process.Signal(sig))
+}
+
+func cmdEnded(ts *testscript.TestScript, _ bool, _ []string) {
+	s := ts.Value(servedKey{}).(*served)
+	select {
+	case err := <-s.done:
+		s.cmd = nil
+		ts.Check(err)
+	case <-time.After(20 * time.Second):
+		ts.Fatalf("lockkeeper does not end\n%s", ts.ReadFile("serve.log"))
+	}
+}
+
+func cmdConsole(ts *testscript.TestScript, neg bool, args []string) {
+	run := []string{"-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", ts.Getenv("WORK"), "-p", consolePort, "-U", "lockkeeper", "-d", "lockkeeper"}
+	for _, a := range args {
+		run = append(run, "-c", a)
+	}
+	if err := ts.Exec("psql", run...); (err != nil) != neg {
+		ts.Fatalf("psql: %v", err)
+	}
 }
 
 func cmdPsql(ts *testscript.TestScript, neg bool, args []string) {
