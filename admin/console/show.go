@@ -433,10 +433,15 @@ func (k *client) stats() [][]any {
 	return rows
 }
 
-// totals has the names of PgBouncer's fields where SHOW STATS has others.
 func (k *client) totals() [][]any {
 	all := k.databaseStats()
 	sum := &all[len(all)-1]
+	return append(totalsOf(sum), []any{"sessions", len(k.c.deps.Control.Sessions())}, []any{"rows_written", sum.Total.RowsWritten})
+}
+
+// totalsOf are PgBouncer's rows of SHOW TOTALS, with the names of its fields
+// where SHOW STATS has others.
+func totalsOf(sum *proxy.DatabaseStats) [][]any {
 	var rows [][]any
 	for _, part := range []struct {
 		prefix string
@@ -453,7 +458,7 @@ func (k *client) totals() [][]any {
 			rows = append(rows, []any{part.prefix + c, values[i]})
 		}
 	}
-	return append(rows, []any{"sessions", len(k.c.deps.Control.Sessions())}, []any{"rows_written", sum.Total.RowsWritten})
+	return rows
 }
 
 func (k *client) lists() [][]any {
