@@ -175,3 +175,23 @@ func (g *guard) sessionTagged(tag string) *proxy.SessionInfo {
 	}
 	return nil
 }
+
+// TestWalsendersAreTagged is what pauses and policies tell them by.
+func TestWalsendersAreTagged(t *testing.T) {
+	g := newGuard(t)
+	p := g.peer("replication", "true")
+	if s := g.sessionTagged("replication"); s == nil || s.Replication != "physical" || g.sessionTagged("backup") != nil {
+		t.Errorf("a physical replication connection: %+v", s)
+	}
+	p.send(&pgproto3.Query{String: "BASE_BACKUP (LABEL 'tagged', CHECKPOINT 'fast', WAIT false)"})
+	p.until('Z')
+	if s := g.sessionTagged("backup"); s == nil || !slices.Contains(s.Tags, "replication") || s.Replicating {
+		t.Errorf("after BASE_BACKUP: %+v", s)
+	}
+	p.end()
+	eventually(t, "the session has ended", func() bool { return len(g.srv.Sessions()) == 0 })
+	g.peer("replication", "database").ok("begin")
+	if s := g.sessionTagged("replication"); s == nil || s.Replication != "logical" || s.TxSince.IsZero() {
+		t.Errorf("a logical replication connection: %+v", s)
+	}
+}

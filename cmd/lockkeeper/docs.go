@@ -253,6 +253,11 @@ func bounds() []bound {
 			"`lockkeeper_logins_evicted_total`, `lockkeeper_limit_refusals_total`",
 		},
 		{"`limits.idle_timeout`, `limits.idle_in_transaction_timeout`, `limits.transaction_timeout`", "none", "the session is ended with 57P05, 25P03, 25P04, at most a second later", "`lockkeeper_session_timeouts_total`"},
+		{
+			"`limits.statement_timeout`", "none",
+			"the statement is cancelled with 57014, at most a second later; where that does not end it its session is, after " + proxy.CancelGrace.String(), "`lockkeeper_session_timeouts_total`",
+		},
+		{"databases that are counted for SHOW STATS", strconv.Itoa(proxy.MaxStatsDatabases), "those of the configuration apart, more are counted as one, " + proxy.OtherDatabases, "`lockkeeper_stats_databases`"},
 		{"clients of the console", strconv.Itoa(console.MaxClients), "more are refused with 53300; local administrators are not counted", "`lockkeeper_console_clients`"},
 		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", "`lockkeeper_collected_bytes`"},

@@ -265,9 +265,9 @@ func belongsToCopy(t byte) bool {
 }
 
 // replicationCommand returns the facts of a text on a replication connection
-// that is one of the walsender's own commands, which are no SQL; nil for any
-// other. Source: manual, 55.4
-// "Streaming Replication Protocol", src/backend/replication/repl_scanner.l.
+// that is one of the walsender's own commands, which are no SQL, SHOW among
+// them; nil for any other. Source: manual, 55.4 "Streaming Replication
+// Protocol", src/backend/replication/repl_scanner.l.
 func replicationCommand(text []byte) *inspect.Batch {
 	text = bytes.TrimLeft(text, " \t\r\n\f\v")
 	end := 0
@@ -278,7 +278,7 @@ func replicationCommand(text []byte) *inspect.Batch {
 	case "BASE_BACKUP":
 		return backupFacts
 	case "IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "START_REPLICATION", "TIMELINE_HISTORY",
-		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "UPLOAD_MANIFEST":
+		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "UPLOAD_MANIFEST", "SHOW":
 		return replicationFacts
 	}
 	return nil
