@@ -125,9 +125,11 @@ func TestWhatIsNotTimed(t *testing.T) {
 	g := limited(t, "statement_timeout: 1s")
 	held := g.peer()
 	walsender := g.peer("replication", "database")
-	walsender.send(&pgproto3.Query{String: "CREATE_REPLICATION_SLOT timed TEMPORARY PHYSICAL"})
-	walsender.until('Z')
-	walsender.send(&pgproto3.Query{String: "START_REPLICATION 0/1000000 TIMELINE 1"})
+	walsender.send(&pgproto3.Query{String: "START_REPLICATION " + walsender.value("select pg_current_wal_flush_lsn()")})
+	eventually(t, "the walsender streams", func() bool {
+		s := g.sessionTagged("replication")
+		return s != nil && s.Replicating
+	})
 	other := limited(t, "statement_timeout: 1s")
 	g.pause(1<<40, false)
 	held.send(&pgproto3.Query{String: insert})

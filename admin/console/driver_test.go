@@ -57,7 +57,8 @@ func serveOne(ctx context.Context, c *Console, conn net.Conn) {
 	if err != nil {
 		return
 	}
-	packet := append(length, make([]byte, size-4)...)
+	packet := make([]byte, size)
+	copy(packet, length)
 	if _, err := io.ReadFull(conn, packet[4:]); err != nil {
 		return
 	}

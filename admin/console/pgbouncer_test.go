@@ -171,7 +171,7 @@ func startPgBouncer(t *testing.T) (conn *pgconn.PgConn, version string) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	dir, err := os.MkdirTemp("", "pgbouncer-")
+	dir, err := os.MkdirTemp("", "pgbouncer-") //nolint:usetesting // the test's own folder is in one that only root may enter
 	if err != nil {
 		t.Fatal(err)
 	}
