@@ -148,6 +148,31 @@ func TestWhatIsNotTimed(t *testing.T) {
 	}
 }
 
+// A pipeline whose answers came at a Flush waits for its client.
+func TestAnOpenPipelineIsNotAStatement(t *testing.T) {
+	g, other := limited(t, "statement_timeout: 1s"), limited(t, "statement_timeout: 1s")
+	p := g.peer()
+	p.send(pipeline("P - select 1 ; B - - ; E - ; H")...)
+	p.until('C')
+	for range 2 {
+		if got := other.peer().run("Q select pg_sleep(600)"); !strings.HasSuffix(got, "E 57014, Z I") {
+			t.Fatal(got)
+		}
+	}
+	if got := p.run("P - select 2 ; B - - ; E - ; S"); got != "1, 2, D 2, C SELECT 1, Z I" {
+		t.Error(got)
+	}
+	families, err := g.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "lockkeeper_session_timeouts_total" {
+			t.Errorf("timed out: %v", f)
+		}
+	}
+}
+
 // The server does not look for cancels while it waits for COPY data: then the
 // session has to end.
 func TestAStatementThatCannotBeCancelledEndsItsSession(t *testing.T) {

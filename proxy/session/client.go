@@ -51,7 +51,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 		}
 		m := b[n:min(len(b), n+size)]
 		s.head.wait = waitNothing
-		quiet := s.settled()
+		owed := s.out.Len() > 0
 		switch s.fromClient(m, size) {
 		case forward:
 			s.ToServer.Forward(m)
@@ -64,7 +64,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 		s.Counts.ClientMessages++
 		s.head = head{}
 		n += len(m)
-		if quiet && !s.settled() {
+		if !owed && s.out.Len() > 0 {
 			s.work.begin(s.host.Now())
 		}
 	}

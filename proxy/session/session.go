@@ -457,10 +457,13 @@ func (s *Session) State() State {
 	st := State{
 		State: s.stateName(), Since: s.stateSince, Fingerprint: s.fingerprint,
 		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
-		Asked: s.work.asked, Running: s.work.query, Prepared: len(s.prep.statements),
+		Asked: s.work.asked, Prepared: len(s.prep.statements),
 	}
-	if st.State == "active" && !st.Running.IsZero() {
-		st.Since = st.Running
+	if st.State == "active" && !s.work.query.IsZero() {
+		st.Since = s.work.query
+		if s.out.Len() > 0 {
+			st.Running = s.work.busy
+		}
 	}
 	if s.statement != nil {
 		st.Statement = string(s.statement.Kind)

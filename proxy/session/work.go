@@ -21,16 +21,16 @@ type working struct {
 	query time.Time // begin of the exchange with the server; zero while there is none
 	tx    time.Time // begin of its transaction, which may outlast it
 	asked time.Time // begin of the last exchange
+	busy  time.Time // since when the server owes something: a Flush may end that before the exchange ends
 }
 
-// begin notes an exchange, or goes on with one that a Sync of ours has cut in
-// two.
+// begin notes that the server is sent something and has owed nothing before.
 func (w *working) begin(now time.Time) {
-	on := !w.query.IsZero()
-	w.query, w.asked = now, now
-	if on {
+	w.busy = now
+	if !w.query.IsZero() {
 		return
 	}
+	w.query, w.asked = now, now
 	w.done.Queries++
 	if w.tx.IsZero() {
 		w.tx = now
