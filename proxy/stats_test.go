@@ -38,12 +38,18 @@ func TestWorkIsCounted(t *testing.T) {
 		{"P - select 1 ; B - - ; E - ; S", 1, 1, 0, 0},
 		{"P named select 1 ; S ; B - named ; E - ; S ; B - named ; E - ; S", 3, 3, 1, 2},
 		{"S", 1, 1, 0, 0},
-		{"Q " + unbounded, 1, 1, 0, 0},                                                                 // refused: it fails in the server
-		{"Q create index concurrently on bus_bus (create_date)", 1, 1, 0, 0},                           // with settings of ours around it
-		{"P - create index on bus_bus (write_date) ; B - - ; E - ; S", 1, 1, 0, 0},                     // with statements of ours in it
-		{"Q begin ; Q alter table bus_bus add x int ; P - select 1/0 ; S ; Q rollback", 4, 1, 0, 0},    // and an error in it
-		{"P - select 1 ; B - - ; E - ; H ; E - ; S", 1, 1, 0, 0},                                       // answered before its end
-		{"P - select 1/0 ; B - - ; E - ; S ; P - select 1 ; B - - ; E - ; S ; Q select 3", 3, 3, 0, 0}, // a pipeline
+		// refused: it fails in the server
+		{"Q " + unbounded, 1, 1, 0, 0},
+		// with settings of ours around it
+		{"Q create index concurrently on bus_bus (create_date)", 1, 1, 0, 0},
+		// with statements of ours in it
+		{"P - create index on bus_bus (write_date) ; B - - ; E - ; S", 1, 1, 0, 0},
+		// and an error in it
+		{"Q begin ; Q alter table bus_bus add x int ; P - select 1/0 ; S ; Q rollback", 4, 1, 0, 0},
+		// answered before its end
+		{"P - select 1 ; B - - ; E - ; H ; E - ; S", 1, 1, 0, 0},
+		// a pipeline
+		{"P - select 1/0 ; B - - ; E - ; S ; P - select 1 ; B - - ; E - ; S ; Q select 3", 3, 3, 0, 0},
 	} {
 		before := g.sum(g.db)
 		p.run(tt.send)
