@@ -275,10 +275,10 @@ func replicationCommand(text []byte) *inspect.Batch {
 		end++
 	}
 	switch string(text[:end]) {
-	case "BASE_BACKUP":
+	case "BASE_BACKUP", "UPLOAD_MANIFEST":
 		return backupFacts
 	case "IDENTIFY_SYSTEM", "READ_REPLICATION_SLOT", "START_REPLICATION", "TIMELINE_HISTORY",
-		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "UPLOAD_MANIFEST", "SHOW":
+		"CREATE_REPLICATION_SLOT", "DROP_REPLICATION_SLOT", "ALTER_REPLICATION_SLOT", "SHOW":
 		return replicationFacts
 	}
 	return nil
