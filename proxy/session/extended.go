@@ -224,6 +224,9 @@ func (s *Session) execute(m wire.Message) action {
 		s.decision.Obligations.GateCommit = true // a block that was made of what the pipeline has written
 	}
 	if s.decision.Verdict != policy.Allow {
+		if portal.seq < s.out.boundary && s.out.boundaries > 0 {
+			return s.waitReplies() // the portal may end with its transaction
+		}
 		return s.refuseExtended(b, &s.decision, 'E', "")
 	}
 	x := &execution{batch: b, d: &s.decision}

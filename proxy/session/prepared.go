@@ -99,11 +99,16 @@ func (p *Prepared) forgetStatements(seq uint64) {
 	}
 }
 
-// forgetPortals drops every portal: they end with their transaction.
-func (p *Prepared) forgetPortals() {
-	for name := range p.portals {
-		p.bytes -= len(name)
+// forgetPortals drops every portal that is older than reply seq, which has
+// ended their transaction.
+func (p *Prepared) forgetPortals(seq uint64) {
+	if p.portal.seq < seq {
+		p.portal = slot{}
 	}
-	p.portals = nil
-	p.portal = slot{}
+	for name, v := range p.portals {
+		if v.seq < seq {
+			delete(p.portals, name)
+			p.bytes -= len(name)
+		}
+	}
 }

@@ -134,7 +134,7 @@ func (s *Session) refuseQuery(b *inspect.Batch, d *policy.Decision) action {
 		return s.disconnect(d)
 	}
 	s.closeLeftovers()
-	s.substituteQuery('Q', d.Refusal, d.Rule)
+	s.substituteQuery(d.Refusal, d.Rule)
 	s.restoreSettings()
 	return discard
 }
@@ -145,29 +145,52 @@ func (s *Session) disconnect(d *policy.Decision) action {
 	return discard
 }
 
-// substituteQuery sends a Query that fails; kind is the message it stands for.
-func (s *Session) substituteQuery(kind byte, refusal *policy.Refusal, rule string) {
+// substituteQuery sends a Query that fails.
+func (s *Session) substituteQuery(refusal *policy.Refusal, rule string) {
+	s.owe('Q', refusal, rule)
+	s.ToServer.Forward(wire.Append(nil, 'Q', substituteText(rule), "\x00"))
+}
+
+// substituteCall sends a FunctionCall that fails: int4abs of a text that is no
+// number. A Query would destroy the client's unnamed statement and portal.
+func (s *Session) substituteCall(refusal *policy.Refusal, rule string) {
+	s.owe('F', refusal, rule)
+	text := refusedText(rule)
+	size := string(binary.BigEndian.AppendUint32(nil, uint32(len(text))))
+	s.ToServer.Forward(wire.Append(nil, 'F', int4abs, "\x00\x00\x00\x01", size, text, "\x00\x00"))
+}
+
+// int4abs is the number of a function of an int4, as FunctionCall has it.
+// Source: src/include/catalog/pg_proc.dat.
+const int4abs = "\x00\x00\x05\x75"
+
+// owe notes that the refusal takes the place of the answer to a message of kind.
+func (s *Session) owe(kind byte, refusal *policy.Refusal, rule string) {
 	r := s.out.push(kind, refuse)
 	r.refusal, r.rule, r.began = refusal, rule, s.host.Now()
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
-	s.ToServer.Forward(wire.Append(nil, 'Q', substituteText(rule), "\x00"))
 }
 
 // substituteText fails in every server, for every user, at Parse and at Query
 // alike, and says in the server's log why. Source: int4in raises 22P02.
 func substituteText(rule string) string {
+	return "SELECT '" + refusedText(rule) + "'::pg_catalog.int4"
+}
+
+// refusedText says why something is refused, for the server's log.
+func refusedText(rule string) string {
 	clean := make([]byte, 0, len(rule))
 	for i := range min(len(rule), 100) {
 		if c := rule[i]; c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' {
 			clean = append(clean, c)
 		}
 	}
-	return "SELECT 'lockkeeper: refused by rule " + string(clean) + "'::pg_catalog.int4"
+	return "lockkeeper: refused by rule " + string(clean)
 }
 
 // functionCall handles a FunctionCall. Its function is a number: nothing is
-// known of it. Source: manual, 55.2.4 "Function Call".
+// known of it. Source: manual, 55.2.5 "Function Call".
 func (s *Session) functionCall(m []byte, size int) action {
 	const oidEnd = wire.HeaderLen + 4
 	if len(m) < min(size, oidEnd) {
@@ -205,7 +228,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	}
 	s.closeLeftovers()
 	if d.Verdict == policy.Refuse {
-		s.substituteQuery('F', d.Refusal, d.Rule)
+		s.substituteCall(d.Refusal, d.Rule)
 		return discard
 	}
 	r := s.out.push('F', 0)
@@ -340,6 +363,6 @@ func (s *Session) gateQuery(q *query) (action, bool) {
 	d := policy.Decision{Verdict: policy.Refuse, Rule: readOnlyRule, Refusal: s.commitRefusal()}
 	s.decided(q.batch, &d)
 	s.ourQuery(rollbackBlock, ours)
-	s.substituteQuery('Q', d.Refusal, d.Rule)
+	s.substituteQuery(d.Refusal, d.Rule)
 	return discard, false
 }

@@ -436,13 +436,13 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	if h.kind == 'A' {
 		s.auth.done = true
 	}
+	if status == policy.TxIdle {
+		s.prep.forgetPortals(h.seq)
+	}
 	act := s.endExchange(h)
 	s.out.pop()
 	if s.out.Len() == 0 {
 		s.stateSince = now
-		if status == policy.TxIdle && !s.seg.open {
-			s.prep.forgetPortals()
-		}
 	}
 	if act == forward {
 		s.exchangeEnds(now, status)
