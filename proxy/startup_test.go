@@ -119,4 +119,12 @@ func TestGSSEncryptionIsNotOffered(t *testing.T) {
 			t.Errorf("%d steps: %q", len(steps), got)
 		}
 	}
+	c := loginRaw(t, g.addr, g.db)
+	c.query("do $$ begin raise notice 'it runs'; perform pg_sleep(60); end $$")
+	c.flush()
+	c.until('N', 1)
+	c.cancelAs(g.addr, "gss")
+	if ms := c.until('Z', 1); types(ms) != "EZ" {
+		t.Errorf("a cancel behind the request: %s", types(ms))
+	}
 }

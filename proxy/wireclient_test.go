@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -144,14 +145,62 @@ func (c *rawClient) exec(sql string) []wire.Message {
 // the end of that connection.
 func (c *rawClient) cancel(addr string) {
 	c.t.Helper()
+	c.cancelAs(addr, "")
+}
+
+// cancelAs is cancel behind a request for "ssl" or "gss" encryption that is
+// declined, or with a "wrong" key.
+func (c *rawClient) cancelAs(addr, how string) {
+	c.t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, rawPatience)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.Write(wire.AppendCancel(nil, c.pid, c.key))
-	conn.SetReadDeadline(time.Now().Add(rawPatience))
+	conn.SetDeadline(time.Now().Add(rawPatience))
+	key := bytes.Clone(c.key)
+	switch code := map[string]uint32{"ssl": wire.SSLCode, "gss": wire.GSSENCCode}[how]; {
+	case code != 0:
+		conn = requestEncryption(c.t, conn, code)
+	case how == "wrong":
+		key[0]++
+	}
+	conn.Write(wire.AppendCancel(nil, c.pid, key))
 	io.Copy(io.Discard, conn)
+}
+
+// encrypt asks for TLS, which must be given.
+func (c *rawClient) encrypt() {
+	c.t.Helper()
+	plain := c.conn
+	if c.conn = requestEncryption(c.t, plain, wire.SSLCode); c.conn == plain {
+		c.t.Fatal("TLS is declined")
+	}
+}
+
+// requestEncryption sends a request and, where it is answered by S, encrypts.
+func requestEncryption(t testing.TB, conn net.Conn, code uint32) net.Conn {
+	t.Helper()
+	conn.SetDeadline(time.Now().Add(rawPatience))
+	defer conn.SetDeadline(time.Time{})
+	conn.Write([]byte(packet(code, "")))
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	switch b[0] {
+	case 'N':
+		return conn
+	case 'S':
+		encrypted := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+		if err := encrypted.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return encrypted
+	default:
+		t.Fatalf("a request for encryption is answered by %q", b)
+		return nil
+	}
 }
 
 // pieces are ways to cut what is written.
