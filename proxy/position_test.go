@@ -149,8 +149,8 @@ type position struct {
 
 // positions plays pipelines on one connection.
 type positions struct {
-	g       *guard
-	c       *rawClient
+	g        *guard
+	c        *rawClient
 	refuses  bool   // by the guard; otherwise by the server
 	function string // the number of one that the guard refuses
 }
