@@ -265,7 +265,7 @@ func startPgBouncer(t *testing.T, binary string, pg *pgtest.Server) (addr string
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
-	dir, err := os.MkdirTemp("", "lockkeeper-pgbouncer-")
+	dir, err := os.MkdirTemp("", "lockkeeper-pgbouncer-") //nolint:usetesting // it runs as somebody who cannot enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,15 +15,7 @@ import (
 // Everything else is the same, and so must be every reply, then and later.
 // LOCKKEEPER_TEST_ALL=1 plays all of the four thousand pipelines.
 func TestARefusalAtEveryPosition(t *testing.T) {
-	g := newGuard(t, func(s *setup) {
-		s.policy = `
-profile: odoo
-critical_tables: [account_move_line]
-rules:
-  - {name: never, match: {kinds: [delete, copy], tables: critical, bound: [none]}, action: refuse}
-  - {name: no-copy, match: {kinds: [copy], tables: critical}, action: refuse}
-`
-	})
+	g := newGuard(t, refusesDeleteAndCopy)
 	before := g.rowsLeft()
 	through := &positions{g: g, c: loginRaw(t, g.addr, g.db), refuses: true, function: g.pg.Value(t, g.db, "select 'archive_partners'::regproc::oid")}
 	direct := &positions{g: g, c: loginRaw(t, g.pg.Addr(), g.db)}
@@ -59,7 +51,18 @@ rules:
 
 // sample is how many pipelines there are for one that is played; prime to the
 // number of bodies, so that each is played in some surrounding.
-const sample = 7
+const sample = 13
+
+// refusesDeleteAndCopy refuses what the tests take for refused.
+func refusesDeleteAndCopy(s *setup) {
+	s.policy = `
+profile: odoo
+critical_tables: [account_move_line]
+rules:
+  - {name: never, match: {kinds: [delete, copy], tables: critical, bound: [none]}, action: refuse}
+  - {name: no-copy, match: {kinds: [copy], tables: critical}, action: refuse}
+`
+}
 
 // surrounding is where a pipeline is played.
 type surrounding struct {

@@ -268,7 +268,6 @@ func TestLargeObjectsAreReadOnly(t *testing.T) {
 	count := func() string {
 		return g.pg.Value(t, g.db, "select count(*) || ' ' || (select sum(length(data)) from pg_largeobject) from pg_largeobject_metadata")
 	}
-	before := count()
 	call := func(c *rawClient, name string, args ...string) string {
 		c.send('F', oid(g.pg.Value(t, g.db, "select min(oid) from pg_proc where proname = '"+name+"'")), "\x00\x00", parameters(args), "\x00\x00")
 		c.flush()
@@ -282,7 +281,7 @@ func TestLargeObjectsAreReadOnly(t *testing.T) {
 	if got := call(c, "lo_creat", "-1"); got != "VZI" {
 		t.Fatalf("before: %s", got)
 	}
-	before = count()
+	before := count()
 	g.contain(policy.Containment{Kind: policy.ReadOnlyMode, InFlight: policy.RefuseCommit})
 	for _, args := range [][]string{{"lo_creat", "-1"}, {"lo_create", "0"}, {"lo_unlink", object}, {"lo_truncate", "0", "1"}, {"lowrite", "0", "more"}} {
 		if got := call(c, args[0], args[1:]...); got != "23G02I" {
