@@ -192,7 +192,7 @@ func (o *Offering) handOver(c *net.UnixConn, h *hello) error {
 	o.mu.Lock()
 	o.done = true // the path is the successor's
 	o.mu.Unlock()
-	_ = o.listener.Close() // before the successor offers itself
+	_ = o.listener.Close()                      // before the successor offers itself
 	if err := send(c, struct{}{}); err != nil { // it said that it accepts: there is no way back
 		o.log.LogAttrs(context.Background(), slog.LevelError, "the successor was lost", slog.String("cause", err.Error()))
 	}
