@@ -180,6 +180,9 @@ func (o *Offering) handOver(c *net.UnixConn, h *hello) error {
 		return o.refuse(c, err)
 	}
 	a, err := o.await(c, e)
+	if err == nil && hasLeft(c) {
+		err = errors.New("the successor has said that it accepts, and has not waited for the answer")
+	}
 	if err == nil {
 		err = o.holder.HandOver(a.Terms)
 	}
@@ -269,3 +272,19 @@ func copyOf(s syscall.Conn) (*descriptor, error) {
 }
 
 func (d *descriptor) close() { _ = unix.Close(d.fd) } // the original stays
+
+// hasLeft reports whether the other side has closed a connection of which
+// everything was read.
+func hasLeft(c syscall.Conn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var n int
+	var failed error
+	var b [1]byte
+	err = raw.Control(func(fd uintptr) {
+		n, _, failed = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) //nolint:gosec // descriptors are small
+	})
+	return err != nil || n == 0 && failed == nil
+}

@@ -436,3 +436,35 @@ func TestAPredecessorThatAnswersNothing(t *testing.T) {
 	}
 	cancel()
 }
+
+// A successor that gave up waiting must not leave nobody who accepts.
+func TestASuccessorThatDoesNotWait(t *testing.T) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	next, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: l.Addr().String(), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := send(next, accept{}); err != nil {
+		t.Fatal(err)
+	}
+	var a accept
+	if _, err := receive(old, &a); err != nil {
+		t.Fatal(err)
+	}
+	if hasLeft(old) {
+		t.Error("it waits")
+	}
+	next.Close()
+	if !hasLeft(old) {
+		t.Error("it has left")
+	}
+}
