@@ -131,7 +131,6 @@ type holder struct {
 
 	mu       sync.Mutex // guards what follows
 	stopped  bool
-	over     bool // handed is closed
 	terms    takeover.Terms
 	finished bool // finish is closed
 }
@@ -203,7 +202,7 @@ func (h *holder) HandOver(t takeover.Terms) error {
 	if err := h.a.unlockState(); err != nil {
 		h.a.log.LogAttrs(context.Background(), slog.LevelWarn, "unlock the state folder", slog.String("cause", err.Error()))
 	}
-	h.terms, h.over = t, true
+	h.terms = t
 	close(h.handed)
 	return nil
 }
