@@ -60,6 +60,7 @@ func (s *Server) CancelHere(ctx context.Context, pid uint32, key []byte) bool {
 	if c == nil {
 		return false
 	}
+	c.pair.CatchUp(ctx)
 	if !c.pair.Cancel(cancelled("due to user request")) {
 		s.warnCancel(s.cancelOn(ctx, c))
 	}

@@ -63,6 +63,7 @@ type setup struct {
 	policy string // YAML; "" is the default of profile odoo
 	cfg    proxy.Config
 	deps   proxy.Deps
+	parse  inspect.ParseFunc // nil: the real one
 }
 
 // newGuard starts a guard on a free port, in front of an Odoo-like database.
@@ -83,7 +84,10 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 		host, port := s.pg.Host(), s.pg.Port()
 		s.cfg.Servers = map[string]proxy.Target{"*": {Host: host, Port: uint16(port), SSLMode: "prefer", Control: s.pg.ConnString("postgres")}}
 	}
-	s.deps.Inspector = inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, g.reg)
+	if s.parse == nil {
+		s.parse = pgquery.Parse
+	}
+	s.deps.Inspector = inspect.NewInspector(inspect.DefaultLimits(), s.parse, g.reg)
 	s.deps.Decider, s.deps.Journal, s.deps.Registerer, s.deps.Now = g.decider, g, g.reg, time.Now
 	if s.deps.Logger == nil {
 		s.deps.Logger = slog.New(slog.DiscardHandler)

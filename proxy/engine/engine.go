@@ -78,6 +78,7 @@ type Pair struct {
 	ended    bool
 	cause    string
 	timer    *time.Timer
+	caught   chan struct{} // closed when the server was given everything; nil: nobody waits for that
 	toServer output
 	toClient output
 
@@ -219,6 +220,7 @@ func (p *Pair) goDrive() {
 func (p *Pair) driveOnce() {
 	defer p.background.Done()
 	p.drive()
+	p.caughtUp()
 	p.tellServer()
 }
 
@@ -233,11 +235,15 @@ func (p *Pair) clientLoop() {
 		n, err := p.client.Read(buf)
 		p.mu.Lock()
 		p.end += n
+		waited := p.caught != nil // whoever waits from now on wakes the next Read
 		p.mu.Unlock()
 		if n > 0 {
 			p.drive()
 		}
-		if err != nil {
+		if waited {
+			p.caughtUp()
+		}
+		if err != nil && !p.readOn(err) {
 			p.clientEnded(err)
 			return
 		}

@@ -313,6 +313,10 @@ func (s *Session) Cancel(r *policy.Refusal) bool {
 	return true
 }
 
+// Owes reports whether the server owes the client a reply: it runs something, or
+// is about to.
+func (s *Session) Owes() bool { return s.out.Len() > 0 }
+
 // Quiet reports whether the session is outside a transaction and nothing is
 // owed: it may be closed without anybody losing anything.
 func (s *Session) Quiet() bool {

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+)
+
+// CatchUpTimeout is how long a cancel request waits for a statement that is being
+// inspected.
+const CatchUpTimeout = 5 * time.Second
+
+// unsentTimeout is how long it waits for one that the server does not take, which
+// may be because of what the server runs: that is to be cancelled, then.
+const unsentTimeout = time.Second
+
+// CatchUp waits, for a bounded time, until the server was given what the client
+// had sent before the call. A cancel request comes on a connection of its own,
+// and overtakes a statement that was not read yet, is being inspected or is
+// being written: the server would find nothing to cancel, and then run the
+// statement. What is sent after the call is not waited for.
+func (p *Pair) CatchUp(ctx context.Context) {
+	caught, patience := p.awaitCaughtUp()
+	if caught == nil {
+		return
+	}
+	_ = p.client.SetReadDeadline(time.Unix(1, 0)) // wakes the reader, see readOn
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	select {
+	case <-caught:
+	case <-ctx.Done():
+	}
+}
+
+// awaitCaughtUp returns what is closed when the server was given everything,
+// nil when it has something to cancel.
+func (p *Pair) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.gone || p.s.Owes() && !p.aliased() {
+		return nil, 0
+	}
+	if p.caught == nil {
+		p.caught = make(chan struct{})
+	}
+	if p.s.Owes() {
+		return p.caught, unsentTimeout
+	}
+	return p.caught, CatchUpTimeout
+}
+
+// caughtUp lets cancel requests go on when the server has what they are for, or
+// nothing is on its way to it.
+func (p *Pair) caughtUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.caught != nil && !p.aliased() && (p.s.Owes() || !p.asking && !unread(p.client)) {
+		close(p.caught)
+		p.caught = nil
+	}
+}
+
+// readOn reports whether an error of reading the client is CatchUp's wake-up.
+// The deadline goes before caughtUp looks: a wake-up that comes in between is
+// for bytes that it sees.
+func (p *Pair) readOn(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || p.client.SetReadDeadline(time.Time{}) != nil {
+		return false
+	}
+	p.caughtUp()
+	return true
+}
