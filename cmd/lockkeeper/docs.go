@@ -22,6 +22,7 @@ import (
 	"lockkeeper/admin/takeover"
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/auth"
+	"lockkeeper/proxy/engine"
 )
 
 // pages are the reference pages, by name.
@@ -293,6 +294,7 @@ func bounds() []bound {
 		{"a takeover, from the first socket to \"I accept\"", takeover.HandoverTime.String(), "the running process goes on as before", ""},
 		{"a process that was taken over from, to hold what is commanded", takeover.AnswerTime.String(), "it is ended with SIGKILL", "`lockkeeper_draining_sessions`"},
 		{"`limits.shutdown_timeout`", l.ShutdownTimeout.String(), "transactions that are open are cut off with 57P01", ""},
+		{"a cancel request, until its statement has been inspected", engine.CatchUpTimeout.String(), "it overtakes the statement", "`lockkeeper_cancel_requests_total`"},
 		{
 			"`journal.queue_entries`", strconv.Itoa(j.QueueEntries), "a statement waits for at most 100 ms, then a gap is counted",
 			"`lockkeeper_journal_queue_entries`, `lockkeeper_journal_dropped_total`, `lockkeeper_journal_gap_total`",
