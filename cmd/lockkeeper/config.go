@@ -138,6 +138,10 @@ func (c *config) validate() error {
 	if len(c.Admin.Tokens) > 0 && c.Admin.TokenFile != "" {
 		errs = append(errs, errors.New("admin: tokens and token_file: choose one"))
 	}
+	if len(c.Admin.Tokens) == 0 && c.Admin.TokenFile == "" && c.Admin.Cert != "" && !loopback(c.Admin.Listen) {
+		errs = append(errs, fmt.Errorf("admin: listen: %s is reachable by others, and nobody has a token: name some under tokens or in token_file, "+
+			"for the local one is for whoever may read the state folder", c.Admin.Listen))
+	}
 	slices.SortStableFunc(errs, func(a, b error) int { return strings.Compare(text(a), text(b)) })
 	return errors.Join(errs...)
 }
