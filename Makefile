@@ -8,12 +8,12 @@ NEWEST = 18
 PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance faults idle versions
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
 
-check: lint test
+check: lint test conformance-fast
 
 fmt:
 	$(GOLANGCI_LINT) fmt
@@ -39,10 +39,15 @@ e2e: setup
 demo: setup
 	go run ./internal/demo $(ARGS)
 
-# PostgreSQL's own suites and pgx's, directly and through lockkeeper; about ten
-# minutes, as root on a Debian-like machine. Writes docs/compatibility.md.
+# Suites of PostgreSQL, of drivers and with PgBouncer, directly and through
+# lockkeeper; half an hour or more, as root on Debian 12. Writes
+# docs/compatibility.md. ARGS='-only pgx' runs one.
 conformance:
-	internal/tools/conformance.sh
+	go run ./internal/conformance -docs docs $(ARGS)
+
+# What of that needs nothing but Go and PostgreSQL; no difference is allowed.
+conformance-fast: setup
+	go run ./internal/conformance -fast
 
 # Faults around a lockkeeper process, the slow ones too; about ten minutes, with
 # 20,000 file descriptors. Writes docs/compatibility/faults.md.

@@ -50,6 +50,7 @@ var layers = []layer{
 	{"internal/sqlstate", nil},
 	{"internal/pgtest", []string{"internal/sqlstate"}},
 	{"internal/testdata", nil},
+	{"internal/conformance", []string{"internal/pgtest"}},
 	{"internal/demo", []string{"internal/pgtest"}},
 	{"internal/repotest", []string{"policy"}},
 }

@@ -67,7 +67,7 @@ TEXT
 	printf '\n<!-- versions:end -->\n'
 }
 
-# The section is the page's last; the others are conformance.sh's.
+# The section is the page's last; the others stay as they are.
 write_page() {
 	sed '/<!-- versions:begin -->/,/<!-- versions:end -->/d' $page >"$work/page"
 	{ cat "$work/page" && echo && section; } | cat -s >"$work/whole"
