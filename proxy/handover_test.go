@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,7 +18,7 @@ func bare(t *testing.T, listen Listen, last uint64) *Server {
 	cfg := Default()
 	cfg.Listen = listen
 	cfg.Servers = map[string]Target{"*": {Host: "127.0.0.1"}}
-	s, err := New(cfg, Deps{Registerer: prometheus.NewRegistry(), LastSession: last})
+	s, err := New(cfg, Deps{Registerer: prometheus.NewRegistry(), Now: time.Now, LastSession: last})
 	if err != nil {
 		t.Fatal(err)
 	}
