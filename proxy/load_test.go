@@ -35,6 +35,22 @@ func settle(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// goroutines returns how many there are once the guard serves: it has answered
+// a client that says nothing.
+func goroutines(t *testing.T, address string) int {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, c) // up to the guard's close
+	return runtime.NumGoroutine()
+}
+
 // Messages that end just before, at and behind the borders of the buffers on
 // both sides pass unchanged.
 func TestMessagesAtTheBordersOfBuffers(t *testing.T) {
@@ -233,7 +249,7 @@ func TestAStormOfCancels(t *testing.T) {
 func TestAThousandConnections(t *testing.T) {
 	pg := pgtest.Start(t, pgtest.Setting("max_connections", "1050"))
 	g := newGuard(t, func(s *setup) { s.pg, s.policy = pg, transparent })
-	before := runtime.NumGoroutine()
+	before := goroutines(t, g.addr)
 	clients := make([]*rawClient, 1000)
 	var wg sync.WaitGroup
 	places := make(chan struct{}, 50)
@@ -302,7 +318,7 @@ func TestAServerThatDiesInTheMiddleOfAResult(t *testing.T) {
 // had open is rolled back.
 func TestAClientThatDiesInTheMiddleOfAStatement(t *testing.T) {
 	g := open(t)
-	before := runtime.NumGoroutine()
+	before := goroutines(t, g.addr)
 	setup := g.connect("")
 	if _, err := setup.Exec(t.Context(), "create table died(a int)"); err != nil {
 		t.Fatal(err)

@@ -242,7 +242,7 @@ func TestCertificatesAreReloadedWithoutARestart(t *testing.T) {
 func TestCopyAndTheEndOfClientsWithTLSOnBothSides(t *testing.T) {
 	pg := authServer(t)
 	g := between(t, pg, clientSide(pg, "require"), proxy.Target{SSLMode: "require"})
-	before := runtime.NumGoroutine()
+	before := goroutines(t, g.addr)
 	host, port, _ := net.SplitHostPort(g.addr)
 	for range 3 {
 		c, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%s user=postgres dbname=%s sslmode=require", host, port, g.db))
