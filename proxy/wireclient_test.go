@@ -320,10 +320,10 @@ func same(m wire.Message) string {
 		return fmt.Sprintf("K%d", len(m))
 	case m.Type() == 'A':
 		return "A" + string(m.Body()[4:])
-	case m.Type() == 'E': // but its context, which a cancel finds by chance
-		s := "E"
+	case m.Type() == 'E' || m.Type() == 'N': // but an error's context, which a cancel finds by chance
+		s := string(m[0])
 		for _, f := range bytes.Split(m.Body(), []byte{0}) {
-			if len(f) > 0 && f[0] != 'W' {
+			if len(f) > 0 && (f[0] != 'W' || m.Type() == 'N') {
 				s += string(f) + "|"
 			}
 		}
