@@ -263,7 +263,7 @@ func (g *guard) cell(row *matrixRow, role, socket string) string {
 	default:
 		byPgx = "client"
 	}
-	cmd := exec.CommandContext(g.t.Context(), filepath.Join(g.pg.BinDir(), "psql"), "-XAtqw", "-c", "select current_user", conninfo)
+	cmd := exec.CommandContext(g.t.Context(), g.pg.Program(g.t, "psql"), "-XAtqw", "-c", "select current_user", conninfo)
 	cmd.Env = append(os.Environ(), "PGPASSFILE=/dev/null", "PGSSLROOTCERT=/nonexistent")
 	out, err := cmd.CombinedOutput()
 	if (err == nil) != (byPgx == "yes") || err == nil && string(out) != role+"\n" {
