@@ -145,7 +145,7 @@ func (s *stage) unpackSource(ctx context.Context) error {
 		return err
 	}
 	s.source = tree
-	return nil
+	return s.make(ctx, "src/backend", "generated-headers") // whatever is built first needs them
 }
 
 // make makes a folder of the source tree.
