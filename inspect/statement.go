@@ -173,6 +173,27 @@ type Statement struct {
 	Why string // why the class is Unknown; "" otherwise
 }
 
+// WaitsFor reports whether the statement, as DDL, may wait for its lock on one
+// of its relations, and can give up without harm. A table that it only reads
+// is such a relation: whoever waits for that lock may hold others already.
+//
+// CONCURRENTLY is not, which waits by design and leaves an invalid index behind
+// when it is stopped. Nor are VACUUM and ANALYZE in their plain forms: they
+// block no reader or writer, not even while they wait, and may run for hours.
+// Nor is LOCK TABLE as pg_dump sends it and as queries lock.
+func (s *Statement) WaitsFor(rel *Relation) bool {
+	switch {
+	case rel == nil || s.Concurrently:
+		return false
+	case s.Kind == "VACUUM" || s.Kind == "ANALYZE":
+		return rel.Lock > ShareUpdateExclusive
+	case s.Class == Define && s.Kind != KindLockTable && rel.Access&AccessRead != 0:
+		return true
+	default:
+		return rel.Lock >= ShareUpdateExclusive
+	}
+}
+
 // Writes reports whether the statement may change rows or schema, as far as
 // its text shows: everything but Read, Session and Control.
 func (s *Statement) Writes() bool {

@@ -172,7 +172,7 @@ func (e *evaluation) hasObserved(name string) bool {
 // oblige adds the obligations of a matching rule, or records them where the
 // rule is not acted on.
 func (e *evaluation) oblige(r *rule, s *inspect.Statement, rel *inspect.Relation, acted bool) {
-	limits := r.ddl != nil && queues(s, rel)
+	limits := r.ddl != nil && s.WaitsFor(rel)
 	paces := r.throttle != nil && s.Class != inspect.Control && s.Class != inspect.Session
 	switch {
 	case !limits && !paces:
@@ -181,12 +181,22 @@ func (e *evaluation) oblige(r *rule, s *inspect.Statement, rel *inspect.Relation
 	case !acted:
 	default:
 		if limits {
-			e.limit(r, r.ddl.lockTimeout, r.ddl.statementTimeout)
+			e.limitOn(r, rel)
 		}
 		if paces {
 			e.pace(r, tableOf(rel), false)
 		}
 	}
+}
+
+// limitOn adds a rule's timeouts because of one relation. A table that is only
+// read may be read for hours.
+func (e *evaluation) limitOn(r *rule, rel *inspect.Relation) {
+	statement := r.ddl.statementTimeout
+	if rel.Lock < inspect.ShareUpdateExclusive {
+		statement = 0
+	}
+	e.limit(r, r.ddl.lockTimeout, statement)
 }
 
 // limit adds timeouts; the strictest of each counts.

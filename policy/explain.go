@@ -213,7 +213,7 @@ func (r *rule) explain(req *Request) Step {
 			return step
 		case why == "":
 			step.Matched, step.Why = true, deed(p.s, p.rel)
-			if r.onlyDDL() && !queues(p.s, p.rel) {
+			if r.onlyDDL() && !p.s.WaitsFor(p.rel) {
 				step.Why += ", whose lock needs no limit"
 			}
 			return step

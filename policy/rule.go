@@ -109,7 +109,8 @@ func (r *rule) matchesTable(s *inspect.Statement, rel *inspect.Relation) bool {
 
 // hasRole reports whether the relation is what makes the statement one of the
 // classes that the rule asks for: the table that CREATE TABLE AS reads is not
-// defined, the table that an UPDATE joins is not written.
+// defined, the table that an UPDATE joins is not written. A rule that does
+// nothing but limit waits is about those, too.
 func (r *rule) hasRole(s *inspect.Statement, rel *inspect.Relation) bool {
 	if !r.byClass || !r.kinds.empty() {
 		return true
@@ -118,7 +119,7 @@ func (r *rule) hasRole(s *inspect.Statement, rel *inspect.Relation) bool {
 	case inspect.Write:
 		return rel.Access&inspect.AccessWrite != 0
 	case inspect.Define:
-		return rel.Access&inspect.AccessDefine != 0 || rel.Lock != inspect.NoLock
+		return r.onlyDDL() || rel.Access&inspect.AccessDefine != 0 || rel.Lock != inspect.NoLock
 	case inspect.Unknown, inspect.Read, inspect.Session, inspect.Control:
 		return true
 	}
@@ -175,18 +176,6 @@ var locksUnnamed = [...]inspect.Kind{
 // does not name.
 func locksTablesUnseen(s *inspect.Statement) bool {
 	return s.Class == inspect.Define && !s.Concurrently && len(s.Relations) == 0 && slices.Contains(locksUnnamed[:], s.Kind)
-}
-
-// queues reports whether the lock that the statement takes on the relation is
-// one that needs a time limit: those from SHARE UPDATE EXCLUSIVE up. VACUUM
-// and ANALYZE in their plain forms are left alone: they block no reader or
-// writer, not even while they wait, and may run for hours. So is
-// CONCURRENTLY, which waits by design.
-func queues(s *inspect.Statement, rel *inspect.Relation) bool {
-	if rel == nil || s.Concurrently || rel.Lock < inspect.ShareUpdateExclusive {
-		return false
-	}
-	return rel.Lock > inspect.ShareUpdateExclusive || (s.Kind != "VACUUM" && s.Kind != "ANALYZE")
 }
 
 // throttleFor returns the limit for one statement on one relation.

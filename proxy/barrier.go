@@ -332,7 +332,7 @@ func loginTriggers(ctx context.Context, control *pgconn.PgConn, r *BarrierReport
 
 // connectControl opens lockkeeper's own connection to a server; to one of its
 // addresses where there may be several.
-func connectControl(ctx context.Context, t *Target, e *endpoint) (*pgconn.PgConn, error) {
+func connectControl(ctx context.Context, t *Target, e *endpoint, change ...func(*pgconn.Config)) (*pgconn.PgConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	fixed := t.failsOver() && e.address != ""
@@ -352,6 +352,9 @@ func connectControl(ctx context.Context, t *Target, e *endpoint) (*pgconn.PgConn
 		}
 	}
 	cfg.RuntimeParams["application_name"] = "lockkeeper"
+	for _, f := range change {
+		f(cfg)
+	}
 	c, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("control connection: %w", err)

@@ -26,6 +26,9 @@ type metrics struct {
 	sessionLimit, loginFailures, connectFailures, acceptErrors, cancels, connectRetries, wrongRole, evicted, proxyHeaders, proxyErrors prometheus.Counter
 
 	limits, timeouts, lost, peerCancels, auth, authQueries *prometheus.CounterVec
+
+	watchLooks                prometheus.Counter
+	watchWaits, watchFailures *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -52,6 +55,9 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		auth:            vec("lockkeeper_authentications_total", "Clients that lockkeeper itself authenticated (auth: scram, cert or peer), by outcome: ok, refused, or failed for who went away or could not be looked up.", "method", "outcome"),
 		authQueries:     vec("lockkeeper_auth_queries_total", "Look-ups of users by auth_query, by outcome: cached, found, unknown, failed, or busy where too many waited for an answer.", "outcome"),
 		timeouts:        vec("lockkeeper_session_timeouts_total", "Sessions ended by idle_timeout, idle_in_transaction_timeout or transaction_timeout; statements cancelled by statement_timeout (statement), and sessions ended because that did not help (statement_kill).", "cause"),
+		watchLooks:      counter("lockkeeper_watchdog_looks_total", "Looks of the watchdog at a server's locks, made while a session worked on something for longer than the shortest lock_timeout of a rule."),
+		watchWaits:      vec("lockkeeper_watchdog_waits_total", "Waits for a lock on a critical table that went on for longer than a rule's lock_timeout, because the DDL was hidden or has undone it: cancelled, observed (rules that are not enforced), over before it was cancelled, failed to be cancelled.", "outcome"),
+		watchFailures:   vec("lockkeeper_watchdog_failures_total", "Looks of the watchdog that could not be made: no_control (no control login), connect, query, names (which table is waited for).", "cause"),
 		proxyHeaders:    counter("lockkeeper_proxy_headers_total", "PROXY headers read."),
 		proxyErrors:     counter("lockkeeper_proxy_header_errors_total", "Connections from listen.proxy_protocol_from that did not begin with a PROXY header."),
 		evicted:         counter("lockkeeper_logins_evicted_total", "Clients disconnected because limits.logins others had come and they had not said who they are."),
@@ -94,6 +100,8 @@ func gauges(reg prometheus.Registerer, s *Server) {
 	})
 	gauge("lockkeeper_logins", "Clients that have said who they are and are not logged in.", func() float64 { _, n := s.places.counts(); return float64(n) })
 	gauge("lockkeeper_greetings", "Clients that have not said who they are.", func() float64 { return float64(s.greetings.count()) })
+	gauge("lockkeeper_watchdog_connections", "Connections that the watchdog keeps, one for each server's address at most.", func() float64 { return float64(s.watchdog.connections()) })
+	gauge("lockkeeper_watchdog_unwatched", "Servers that the watchdog cannot look at: they have no control login, or the last look has failed.", func() float64 { return float64(len(s.Unwatched())) })
 	gauge("lockkeeper_connect_held", "Clients that are held until a server can be reached.", func() float64 { return float64(s.held.Load()) })
 	gauge("lockkeeper_auth_file_users", "Users in all auth_files.", func() float64 { return float64(s.userCount()) })
 	gauge("lockkeeper_auth_cache_users", "Users whose secrets auth_query found and that are kept.", func() float64 { return float64(s.queries.known.Len()) })

@@ -62,6 +62,7 @@ type Server struct {
 	mock      *auth.Mock
 	queries   *authQueries
 	processes *processes
+	watchdog  *watchdog
 	lookup    LookupHost
 	down      unreachable
 	roles     roles
@@ -150,6 +151,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.processes, err = openProcesses(deps.Processes, deps.Now); err != nil {
 		return nil, err
 	}
+	s.watchdog = &watchdog{s: s, posts: map[postKey]*post{}}
 	s.metrics = newMetrics(deps.Registerer, s)
 	return s, nil
 }
@@ -238,11 +240,12 @@ func (s *Server) Serve() error {
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
 	stop := make(chan struct{})
-	pruned, swept, counted := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	pruned, swept, counted, watched := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go s.pruneLoop(stop, pruned)
 	go s.sweepLoop(stop, swept)
 	go s.statsLoop(stop, counted)
-	defer func() { close(stop); <-pruned; <-swept; <-counted }()
+	go s.watchLoop(stop, watched)
+	defer func() { close(stop); <-pruned; <-swept; <-counted; <-watched }()
 	ends := make(chan error, len(listeners))
 	s.acceptors.Add(len(listeners))
 	for _, l := range listeners {

@@ -205,6 +205,15 @@ func (p *Pair) CancelSent() {
 	p.goDrive()
 }
 
+// Spared is told that an overdue statement is not cancelled after all: what
+// waited for that goes on.
+func (p *Pair) Spared() {
+	p.mu.Lock()
+	p.s.Spared()
+	p.mu.Unlock()
+	p.goDrive()
+}
+
 // goDrive lets a goroutine of its own work on what the client has sent, for
 // the caller must not block on the server.
 func (p *Pair) goDrive() {

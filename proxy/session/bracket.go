@@ -29,19 +29,15 @@ func timeouts(o *policy.Obligations) []timeout {
 	return out
 }
 
-// bracketed reports whether a statement gets timeouts of ours: DDL that takes
-// a lock others wait for, but nothing CONCURRENTLY, which waits by design and
-// leaves an invalid index behind when it is stopped.
+// bracketed reports whether a statement gets timeouts of ours: one that waits
+// for locks and can give up, or DDL that does not say which it takes.
 func bracketed(st *inspect.Statement) bool {
-	if st.Class != inspect.Define || st.Concurrently {
-		return false
-	}
 	for i := range st.Relations {
-		if st.Relations[i].Lock >= inspect.ShareUpdateExclusive {
+		if st.WaitsFor(&st.Relations[i]) {
 			return true
 		}
 	}
-	return len(st.Relations) == 0
+	return len(st.Relations) == 0 && st.Class == inspect.Define && !st.Concurrently
 }
 
 func anyBracketed(b *inspect.Batch) (some, alone bool) {

@@ -116,7 +116,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	if s.out.skipping && m[0] != 'S' && m[0] != 'X' {
 		return s.skipped(m[0])
 	}
-	if s.out.Full() || s.restoring() || s.cancelling {
+	if s.out.Full() || s.restoring() || s.cancelling > 0 {
 		return s.waitReplies()
 	}
 	if (s.tx.implicit || s.tx.mixed) && s.late() != nil {

@@ -495,7 +495,11 @@ func (s *Session) errorResponse(h *reply, m wire.Message, whole bool) action {
 		s.failInCopy()
 		return discard
 	}
-	return s.failed(h, code, s.showError(h, m, code))
+	act := s.showError(h, m, code)
+	if s.overdue != nil && code == "57014" {
+		code = s.overdue.SQLSTATE // the journal has what the client was told
+	}
+	return s.failed(h, code, act)
 }
 
 // showError says what the client sees of an error; what takes its place is

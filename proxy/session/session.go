@@ -76,7 +76,7 @@ type Session struct {
 	settings *restoring      // session settings of ours to put back
 
 	overdue    *policy.Refusal // what the server runs is being cancelled, and this is why
-	cancelling bool            // the cancel request is under way
+	cancelling int             // cancel requests of ours that are under way
 
 	statement   *inspect.Statement // the last one
 	fingerprint uint64

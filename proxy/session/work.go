@@ -54,7 +54,7 @@ func (s *Session) exchangeEnds(now time.Time, status policy.TxStatus) {
 	if !s.settled() {
 		w.begin(now)
 	}
-	if !s.cancelling {
+	if s.cancelling == 0 {
 		s.overdue = nil
 	}
 }
@@ -65,12 +65,20 @@ func (s *Session) Work() Work { return s.work.done }
 // Overdue is told that what the server runs takes too long and is about to be
 // cancelled: its client gets r for an answer. Until CancelSent nothing more is
 // sent to the server, or the cancel might hit that.
-func (s *Session) Overdue(r *policy.Refusal) { s.overdue, s.cancelling = r, true }
+func (s *Session) Overdue(r *policy.Refusal) { s.overdue = r; s.cancelling++ }
 
 // CancelSent ends Overdue. The engine offers the client's bytes again.
 func (s *Session) CancelSent() {
-	s.cancelling = false
-	if s.settled() {
+	s.cancelling--
+	if s.cancelling == 0 && s.settled() {
+		s.overdue = nil
+	}
+}
+
+// Spared ends Overdue where no cancel request was sent after all.
+func (s *Session) Spared() {
+	s.cancelling--
+	if s.cancelling == 0 {
 		s.overdue = nil
 	}
 }

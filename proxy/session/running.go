@@ -1,0 +1,91 @@
+package session
+
+import (
+	"time"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+)
+
+// Running is what the server works on, as far as it matters to who looks for
+// the locks that it waits for.
+type Running struct {
+	PID   uint32
+	Since time.Time // tells one exchange from the next; zero: nothing that waits for locks
+
+	// Weakest is the weakest mode of a lock that it is not to wait for. Whatever
+	// runs is not to wait for one that makes others queue; DDL for none.
+	Weakest inspect.LockMode
+
+	// Concurrent is set for CREATE INDEX, DROP INDEX and REINDEX CONCURRENTLY:
+	// nothing was done before the first lock, which is SHARE UPDATE EXCLUSIVE on
+	// the table, and all that they wait for later must be left alone.
+	Concurrent bool
+}
+
+// Running returns what the server works on.
+func (s *Session) Running() Running {
+	if !s.auth.done || s.out.Len() == 0 || s.work.query.IsZero() || s.copyIn {
+		return Running{}
+	}
+	x := Running{PID: s.pid, Since: s.work.busy}
+	for seq := s.out.first; seq < s.out.next; seq++ {
+		r := s.out.at(seq)
+		if r.flags&hideBody != 0 || r.batch == nil {
+			continue
+		}
+		if len(r.batch.Statements) == 0 && r.batch.Why != "" {
+			x.Weakest = max(x.Weakest, inspect.Share)
+		}
+		for i := range r.batch.Statements {
+			if !x.add(&r.batch.Statements[i]) {
+				return Running{}
+			}
+		}
+	}
+	if x.Weakest == inspect.NoLock { // a Bind may run functions, too
+		x.Weakest = inspect.Share
+	}
+	return x
+}
+
+// add takes a statement into account; false where nobody can tell which of
+// its waits may be ended.
+func (x *Running) add(st *inspect.Statement) bool {
+	switch {
+	case st.Kind == kindReplication || st.Kind == kindBaseBackup:
+		return false
+	case st.Concurrently && (st.Kind == "CREATE INDEX" || st.Kind == "DROP INDEX" || st.Kind == "REINDEX"):
+		x.Weakest, x.Concurrent = inspect.ShareUpdateExclusive, true
+	case st.Concurrently:
+		return false
+	case st.Class == inspect.Session || st.Class == inspect.Control:
+	case isDDL(st):
+		x.Weakest = max(x.Weakest, inspect.AccessShare)
+	default:
+		x.Weakest = max(x.Weakest, inspect.Share)
+	}
+	return true
+}
+
+// isDDL reports whether a statement is DDL of what it names: LOCK TABLE may
+// wait for locks as queries take them, and VACUUM of everything for a table
+// among many.
+func isDDL(st *inspect.Statement) bool {
+	maintains := st.Kind == "VACUUM" || st.Kind == "ANALYZE"
+	return st.Class == inspect.Define && st.Kind != inspect.KindLockTable && (!maintains || len(st.Relations) > 0)
+}
+
+// LockWait returns the journal's entry about the statement at hand, which has
+// waited for a lock on table for too long.
+func (s *Session) LockWait(kind journal.Kind, table string) journal.Entry {
+	var b *inspect.Batch
+	for seq := s.out.first; seq < s.out.next && b == nil; seq++ {
+		if r := s.out.at(seq); r.flags&hideBody == 0 {
+			b = r.batch
+		}
+	}
+	e := s.entry(kind, b)
+	e.Tables = []string{table}
+	return e
+}
