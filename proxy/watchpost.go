@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -29,6 +30,7 @@ type post struct {
 	failing    atomic.Bool // the last look has failed
 	used       time.Time
 	pauseUntil time.Time
+	asked      int                         // relations whose names this look has asked for
 	names      map[relationKey][]tableName // of what is waited for
 	observed   map[wait]bool               // what was recorded and goes on
 }
@@ -52,13 +54,14 @@ type wait struct {
 	since string // waitstart, in seconds
 }
 
-// waits lists the server processes among those of $1 that wait for locks on
-// relations. Source: manual, 53.13 "pg_locks"; waitstart is there since 14.
+// waits lists the server processes among some that wait for locks on relations,
+// those for strong ones first. Source: manual, 53.13 "pg_locks"; waitstart is there since 14.
 const waits = `SELECT l.pid, COALESCE(pg_catalog.date_part('epoch', a.backend_start)::pg_catalog.text, ''), COALESCE(a.usename::pg_catalog.text, ''),
  a.datname, l.relation, l.mode, pg_catalog.date_part('epoch', l.waitstart),
  pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) OPERATOR(pg_catalog.-) pg_catalog.date_part('epoch', l.waitstart)
 FROM pg_catalog.pg_locks AS l JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) l.pid AND a.datid OPERATOR(pg_catalog.=) l.database
 WHERE NOT l.granted AND l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.waitstart IS NOT NULL AND l.pid OPERATOR(pg_catalog.=) ANY ('{%s}')
+ORDER BY l.mode OPERATOR(pg_catalog.=) ANY ('{AccessShareLock,RowShareLock,RowExclusiveLock}'), l.waitstart
 LIMIT %d`
 
 // look looks once for suspects that wait for a lock for too long, and ends
@@ -133,9 +136,15 @@ func (p *post) leave() {
 	p.connected.Store(false)
 }
 
+// errLookEnded says that the connection was lost earlier in the same look.
+var errLookEnded = errors.New("the connection to look on was lost")
+
 // waits asks the server which of the processes wait for locks, and for how long
 // each has.
 func (p *post) waits(ctx context.Context, pids []string) (map[wait]time.Duration, error) {
+	if p.conn == nil {
+		return nil, errLookEnded
+	}
 	results, err := p.conn.Exec(ctx, fmt.Sprintf(waits, strings.Join(pids, ","), WatchedWaits)).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("look for processes that wait for locks: %w", err)
@@ -162,7 +171,7 @@ func (p *post) forget(found map[wait]time.Duration) {
 			goOn[w.relationKey] = names
 		}
 	}
-	p.names = goOn
+	p.names, p.asked = goOn, 0
 	for w := range p.observed {
 		if _, waits := found[w]; !waits {
 			delete(p.observed, w)
@@ -277,9 +286,10 @@ ORDER BY 3 DESC`
 // namesOf returns the names of a relation, asked on a connection to its
 // database and kept while it is waited for.
 func (p *post) namesOf(ctx context.Context, key relationKey) ([]tableName, error) {
-	if names, known := p.names[key]; known || len(p.names) >= WatchedNames {
+	if names, known := p.names[key]; known || p.asked >= WatchedNames {
 		return names, nil
 	}
+	p.asked++
 	c, err := p.connect(ctx, key.database)
 	if err != nil {
 		return nil, fmt.Errorf("find out which table is waited for in database %s: %w", key.database, err)

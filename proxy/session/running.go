@@ -25,28 +25,48 @@ type Running struct {
 
 // Running returns what the server works on.
 func (s *Session) Running() Running {
-	if !s.auth.done || s.out.Len() == 0 || s.work.query.IsZero() || s.copyIn {
+	if !s.auth.done || s.out.Len() == 0 || s.work.query.IsZero() {
 		return Running{}
 	}
 	x := Running{PID: s.pid, Since: s.work.busy}
 	for seq := s.out.first; seq < s.out.next; seq++ {
-		r := s.out.at(seq)
-		if r.flags&hideBody != 0 || r.batch == nil {
+		b := s.behindReply(s.out.at(seq))
+		if b == nil {
 			continue
 		}
-		if len(r.batch.Statements) == 0 && r.batch.Why != "" {
+		if len(b.Statements) == 0 && b.Why != "" {
 			x.Weakest = max(x.Weakest, inspect.Share)
 		}
-		for i := range r.batch.Statements {
-			if !x.add(&r.batch.Statements[i]) {
+		for i := range b.Statements {
+			if !x.add(&b.Statements[i]) {
 				return Running{}
 			}
 		}
 	}
-	if x.Weakest == inspect.NoLock { // a Bind may run functions, too
+	if x.Weakest == inspect.NoLock {
 		x.Weakest = inspect.Share
 	}
 	return x
+}
+
+// behindReply returns what a message of the client is about; nil where it is
+// about nothing. Parse and Bind wait for locks, too: the server looks up the
+// tables of a query there, and may run functions to plan it.
+func (s *Session) behindReply(r *reply) *inspect.Batch {
+	var v slot
+	switch {
+	case r.flags&hideBody != 0:
+	case r.kind == 'P':
+		v = s.prep.of(false).get([]byte(r.name))
+	case r.kind == 'B':
+		v = s.prep.of(true).get([]byte(r.name))
+	default:
+		return r.batch
+	}
+	if v.seq != r.seq { // the name means something else by now
+		return nil
+	}
+	return v.batch
 }
 
 // add takes a statement into account; false where nobody can tell which of
@@ -81,9 +101,7 @@ func isDDL(st *inspect.Statement) bool {
 func (s *Session) LockWait(kind journal.Kind, table string) journal.Entry {
 	var b *inspect.Batch
 	for seq := s.out.first; seq < s.out.next && b == nil; seq++ {
-		if r := s.out.at(seq); r.flags&hideBody == 0 {
-			b = r.batch
-		}
+		b = s.behindReply(s.out.at(seq))
 	}
 	e := s.entry(kind, b)
 	e.Tables = []string{table}
