@@ -293,3 +293,26 @@ func TestBoundsAgainstServer(t *testing.T) {
 	}
 	t.Logf("%d of %d conditions asked", asked, len(list))
 }
+
+// TestNewerGrammarsAgainstServer asks a server whether newerGrammars says the
+// truth: it takes the texts since that version, and not before.
+func TestNewerGrammarsAgainstServer(t *testing.T) {
+	pg := pgtest.Shared(t)
+	major := pg.Major(t)
+	conn, err := pg.Connect(t.Context(), pg.NewDatabase(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	for _, tt := range newerGrammars {
+		_, err := conn.PgConn().Exec(t.Context(), "BEGIN; "+tt.text+"; ROLLBACK").ReadAll()
+		failed, _ := errors.AsType[*pgconn.PgError](err)
+		refused := failed != nil && failed.Code == "42601"
+		if refused != (major < tt.since) {
+			t.Errorf("PostgreSQL %d, since %d: %s: %v", major, tt.since, tt.text, err)
+		}
+		if _, err := conn.Exec(t.Context(), "ROLLBACK"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
