@@ -49,6 +49,7 @@ type Deps struct {
 	Registerer prometheus.Registerer // may be nil
 	Logger     *slog.Logger
 	Now        func() time.Time
+	Unwatched  func() []string // servers that the watchdog cannot look at; may be nil
 }
 
 // Handler answers requests.

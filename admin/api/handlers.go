@@ -24,7 +24,11 @@ func (h *Handler) readyz(*http.Request) (any, error) {
 }
 
 func (h *Handler) status(*http.Request) (any, error) {
-	return Status{Version: h.deps.Version, JournalFailing: h.deps.Journal.Failing(), Status: h.deps.Control.Status()}, nil
+	s := Status{Version: h.deps.Version, JournalFailing: h.deps.Journal.Failing(), Status: h.deps.Control.Status()}
+	if h.deps.Unwatched != nil {
+		s.Unwatched = h.deps.Unwatched()
+	}
+	return s, nil
 }
 
 func (h *Handler) sessions(*http.Request) (any, error) {

@@ -19,6 +19,10 @@ type Status struct {
 	Version        string `json:"version"`
 	JournalFailing bool   `json:"journal_failing"` // the last attempt to write it has failed; statements go on
 	control.Status
+
+	// Unwatched names the servers on which DDL that no text shows may wait for a
+	// lock for ever, and says why.
+	Unwatched []string `json:"unwatched,omitempty"`
 }
 
 // SessionList is the answer to GET /v1/sessions.

@@ -167,7 +167,7 @@ func (a *app) makeAPI() error {
 	}
 	a.api, err = api.New(api.Deps{
 		Control: a.control, Locks: a.locks, Journal: a.journal, Tokens: tokens, Version: versionString(),
-		Gatherer: a.registry, Registerer: a.registerer, Logger: a.log, Now: time.Now,
+		Gatherer: a.registry, Registerer: a.registerer, Logger: a.log, Now: time.Now, Unwatched: a.proxy.Unwatched,
 	})
 	return err
 }

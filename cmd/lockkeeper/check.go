@@ -163,7 +163,7 @@ func (r *report) warnExposure(cfg *config) {
 	for _, key := range sortedKeys(cfg.Servers) {
 		t := cfg.Servers[key]
 		if t.Control == "" {
-			r.warn("server.%s: no control login: locks, terminating lost server processes and read-only's WAL position are not available", key)
+			r.warn("server.%s: no control login: locks, terminating lost server processes and read-only's WAL position are not available, and DDL inside functions may wait for its lock for ever", key)
 		}
 		if a := t.TargetSessionAttrs; t.Control == "" && a != "" && a != "any" {
 			r.warn("server.%s: target_session_attrs without a control login: clients are refused wherever the server asks for a password", key)

@@ -258,6 +258,15 @@ func bounds() []bound {
 			"`limits.statement_timeout`", "none",
 			"the statement is cancelled with 57014, at most a second later; where that does not end it its session is, after " + proxy.CancelGrace.String(), "`lockkeeper_session_timeouts_total`",
 		},
+		{
+			"a wait for a strong lock on a critical table that no text shows", "a rule's lock_timeout", fmt.Sprintf("it is cancelled with 55P03, at most %s later", proxy.WatchMargin+proxy.WatchEvery),
+			"`lockkeeper_watchdog_waits_total`",
+		},
+		{
+			"a look of the watchdog", fmt.Sprintf("every %s while a statement takes long; %d waits, %d names of relations", proxy.WatchEvery, proxy.WatchedWaits, proxy.WatchedNames),
+			"weak locks are seen last; names are looked up at the next look", "`lockkeeper_watchdog_looks_total`, `lockkeeper_watchdog_failures_total`",
+		},
+		{"connections of the watchdog", "one for each server's address", "it is closed after a minute without use", "`lockkeeper_watchdog_connections`"},
 		{"databases that are counted for SHOW STATS", strconv.Itoa(proxy.MaxStatsDatabases), "those of the configuration apart, more are counted as one, " + proxy.OtherDatabases, "`lockkeeper_stats_databases`"},
 		{"clients of the console", strconv.Itoa(console.MaxClients), "more are refused with 53300; local administrators are not counted", "`lockkeeper_console_clients`"},
 		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},

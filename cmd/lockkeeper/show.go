@@ -80,6 +80,9 @@ func (g *global) showStatus(s *api.Status) {
 	if s.JournalFailing {
 		rows = append(rows, []string{"journal", "cannot be written, see lockkeeper's log; statements go on, and what is missing is counted"})
 	}
+	for _, server := range s.Unwatched {
+		rows = append(rows, []string{"watchdog", "cannot look at " + server + "; DDL inside functions may wait for its lock for ever"})
+	}
 	g.table(rows)
 	g.showInForce(s.Now, s.Containments)
 }
