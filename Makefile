@@ -8,7 +8,7 @@ NEWEST = 18
 PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults idle versions
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast evasion faults idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -54,6 +54,11 @@ conformance-fast: setup
 # 20,000 file descriptors. Writes docs/compatibility/faults.md.
 faults: setup
 	LOCKKEEPER_FAULTS=$(CURDIR)/docs/compatibility/faults.md go test -count=1 -timeout=30m ./internal/faults
+
+# Every disguised statement, simple and extended, against a PostgreSQL; ten
+# minutes or more. Writes docs/evasion.md.
+evasion: setup
+	LOCKKEEPER_EVASION=1 go test -count=1 -timeout=60m -run '^TestEvasionTable$$' ./proxy
 
 # Memory of idle sessions. Writes docs/compatibility/idle.md.
 idle: build

@@ -101,20 +101,6 @@ func TestDisguisedStatements(t *testing.T) {
 	}
 }
 
-// What the corpus does not have: other disguises of the same classes.
-func TestDisguisesOfOurOwn(t *testing.T) {
-	g := newGuard(t, func(s *setup) {
-		s.pg = pgtest.Start(t)
-		s.policy = impatient(t)
-	})
-	j := newJudge(t, g)
-	for _, c := range readDisguises(t, "evasion-own.jsonl") {
-		if why := j.judge(&c); why != "" {
-			t.Errorf("%s (%s %s, %s): %s", c.ID, c.Intent, c.Grade, c.Why, why)
-		}
-	}
-}
-
 // impatient is the default policy of profile odoo, with times that a test can
 // wait for.
 func impatient(t *testing.T) string {

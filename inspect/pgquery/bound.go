@@ -312,17 +312,19 @@ func keepsApart(t *pg.TypeName) bool {
 
 // once reports whether n has one value for the whole statement: nothing of a
 // row in it, and no function that is evaluated for each.
-func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true) && !e.w.search.varies(n) }
+func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true, "") && !e.w.search.varies(n) }
 
-// independent is once where columns of other sources count as fixed, too.
+// independent is once where columns of other sources count as fixed, too, and
+// so does tableoid: it is the same in every row of a table.
 func (e *rows) independent(n *pg.Node) bool {
-	return !e.dependsOnRow(n, e.linked) && !e.w.search.varies(n)
+	return !e.dependsOnRow(n, e.linked, "tableoid") && !e.w.search.varies(n)
 }
 
 // dependsOnRow reports whether n may hold a column of the target's; with
-// others also one of any other source's. A name without qualifier inside a
-// subselect may be either's, and is taken for the target's.
-func (e *rows) dependsOnRow(n *pg.Node, others bool) bool {
+// others also one of any other source's. Columns called but do not count. A
+// name without qualifier inside a subselect may be either's, and is taken for
+// the target's.
+func (e *rows) dependsOnRow(n *pg.Node, others bool, but string) bool {
 	return e.w.search.node(n, func(n *pg.Node) bool {
 		if n.GetColumnRef() == nil {
 			return false
@@ -330,6 +332,9 @@ func (e *rows) dependsOnRow(n *pg.Node, others bool) bool {
 		fields := n.GetColumnRef().Fields
 		if len(fields) == 1 && fields[0].GetAStar() != nil {
 			return false // SELECT * or count(*) of a subselect
+		}
+		if but != "" && fields[len(fields)-1].GetString_().GetSval() == but {
+			return false
 		}
 		if len(fields) > 1 {
 			qualifier := fields[len(fields)-2].GetString_().GetSval()

@@ -37,7 +37,7 @@ func conditions() map[string][]string {
 			"(1,2) = (1,2)", "'a' || 'b' = 'ab'", "true = 't'", "NULL IS UNKNOWN",
 			// All rows or none: nothing of the row in it.
 			"$1", "$1::bool", "$1 = $2", "$1 IS NULL", "now() > '2020-01-01'", "current_date = $1", "length('x') = 1", "current_user = 'odoo'",
-			"EXISTS (SELECT FROM other)", "(SELECT count(*) FROM other) > 5", "NOT EXISTS (SELECT FROM other)",
+			"tableoid = 'm'::regclass", "m.tableoid IN (1, 2)", "EXISTS (SELECT FROM other)", "(SELECT count(*) FROM other) > 5", "NOT EXISTS (SELECT FROM other)",
 			// A column with itself.
 			"id = id", "m.id = id", "name = name", "m.name = m.name", "m = m", "id >= id", "id <= m.id", "id BETWEEN id AND id",
 			"id IN (1, id)", "id = ANY (ARRAY[id])", "name IS NOT DISTINCT FROM name", "coalesce(name, '') = coalesce(name, '')",
