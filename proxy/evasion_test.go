@@ -71,8 +71,9 @@ var heldAtLeast = map[string]int{
 	"must_block_in_readonly escape":     13,
 	"must_block_in_readonly sideeffect": 5,
 	"must_block_in_readonly indirect":   1,
-	"must_be_seen_as_ddl core":          11,
-	"must_be_seen_as_ddl lock_timeout":  11,
+	"must_be_seen_as_ddl core":          14,
+	"must_be_seen_as_ddl wrapped":       1,
+	"must_be_seen_as_ddl lock_timeout":  12,
 }
 
 // The corpus is judged by effects: rows of account_move that changed, results

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"lockkeeper/policy"
 	"lockkeeper/proxy/session"
 )
@@ -19,10 +17,9 @@ import (
 const (
 	WatchEvery  = 500 * time.Millisecond // between two looks
 	WatchMargin = 500 * time.Millisecond // so that a lock_timeout in the server, where there is one, comes first
-	watchTime   = 3 * time.Second        // for one look at one server
-	watchPause  = 5 * time.Second        // after a look that has failed
+	watchTime   = 5 * time.Second        // for one look at one server
+	watchPause  = 2 * time.Second        // after what has failed, before it is tried again
 	watchKeeps  = time.Minute            // how long a connection is kept that nothing was looked for on
-	maxPosts    = 8                      // servers that are looked at at a time
 
 	// WatchedWaits is how many waits one look sees at most.
 	WatchedWaits = 500
@@ -37,7 +34,8 @@ const (
 // something for longer than the shortest limit.
 type watchdog struct {
 	s     *Server
-	mu    sync.Mutex // guards what follows
+	looks sync.WaitGroup // those under way, one for each post at most
+	mu    sync.Mutex     // guards what follows
 	posts map[postKey]*post
 }
 
@@ -68,29 +66,31 @@ func (s *Server) watchLoop(stop <-chan struct{}, done chan<- struct{}) {
 	}
 }
 
-// look looks once at every server that a suspect is on.
+// look begins a look at every server that a suspect is on. One that does not
+// answer delays no other.
 func (w *watchdog) look() {
-	var looks errgroup.Group
-	looks.SetLimit(maxPosts)
-	for key, list := range w.suspects() {
+	now := w.s.deps.Now()
+	for key, list := range w.suspects(now) {
 		p := w.post(key, list[0].conn)
-		looks.Go(func() error {
+		p.used = now
+		if p.busy.Swap(true) {
+			continue
+		}
+		w.looks.Go(func() {
+			defer p.busy.Store(false)
 			p.look(list)
-			return nil
 		})
 	}
-	_ = looks.Wait() // each says what it could not do
-	w.leaveIdle()
+	w.leaveIdle(now)
 }
 
 // suspects returns the sessions that may have waited for a lock for too long,
 // by where their server processes are.
-func (w *watchdog) suspects() map[postKey][]suspect {
+func (w *watchdog) suspects(now time.Time) map[postKey][]suspect {
 	shortest := w.s.deps.Decider.Current().ShortestLockLimit()
 	if shortest == 0 {
 		return nil
 	}
-	now := w.s.deps.Now()
 	var out map[postKey][]suspect
 	for _, c := range w.s.all() {
 		one := suspect{conn: c}
@@ -123,7 +123,7 @@ func (w *watchdog) post(key postKey, c *conn) *post {
 	defer w.mu.Unlock()
 	p := w.posts[key]
 	if p == nil {
-		p = &post{s: w.s, target: w.s.controlledTarget(c.target), at: c.reached, observed: map[wait]bool{}}
+		p = &post{s: w.s, target: w.s.controlledTarget(c.target), at: c.reached, observed: map[wait]bool{}, barred: map[string]time.Time{}}
 		w.posts[key] = p
 	}
 	return p
@@ -145,12 +145,11 @@ func (s *Server) controlledTarget(name string) *Target {
 }
 
 // leaveIdle closes connections on which nothing was looked for lately.
-func (w *watchdog) leaveIdle() {
+func (w *watchdog) leaveIdle(now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := w.s.deps.Now()
 	for key, p := range w.posts {
-		if now.Sub(p.used) > watchKeeps {
+		if now.Sub(p.used) > watchKeeps && !p.busy.Load() {
 			p.leave()
 			delete(w.posts, key)
 		}
@@ -158,6 +157,7 @@ func (w *watchdog) leaveIdle() {
 }
 
 func (w *watchdog) close() {
+	w.looks.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.posts {
@@ -202,11 +202,16 @@ func (s *Server) Unwatched() []string {
 // errNoControl says that nothing can be asked.
 var errNoControl = errors.New("no control login: DDL inside functions can wait for a lock for ever; set server.….control")
 
-// failed notes that a look could not be made; the log says so once.
+// failed notes that a look could not be made.
 func (p *post) failed(ctx context.Context, cause string, err error) {
-	p.s.metrics.watchFailures.WithLabelValues(cause).Inc()
+	p.missed(ctx, cause, err)
 	p.leave()
 	p.pauseUntil = p.s.deps.Now().Add(watchPause)
+}
+
+// missed notes what could not be found out; the log says so once.
+func (p *post) missed(ctx context.Context, cause string, err error) {
+	p.s.metrics.watchFailures.WithLabelValues(cause).Inc()
 	if !p.failing.Swap(true) {
 		p.s.deps.Logger.LogAttrs(ctx, slog.LevelWarn, "the watchdog cannot look for locks that DDL waits for",
 			slog.String("server", p.target.identity()), slog.String("cause", err.Error()))

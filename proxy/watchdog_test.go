@@ -451,6 +451,30 @@ func TestWithoutAControlLoginTheWatchdogIsBlind(t *testing.T) {
 	}
 }
 
+// A database that the control login may not enter hides the names of its
+// tables, and nothing else.
+func TestADatabaseThatTheWatchdogMayNotEnter(t *testing.T) {
+	g := watchGuard(t)
+	g.directPeer().ok(hiding)
+	closed := g.pg.NewDatabase(t)
+	admin := newPeer(t, g.pg.Addr(), "postgres", closed)
+	admin.ok("CREATE TABLE account_move (id int);" + hiding)
+	admin.ok("REVOKE CONNECT ON DATABASE \"" + closed + "\" FROM PUBLIC")
+	there := newPeer(t, g.pg.Addr(), "postgres", closed)
+	there.ok("BEGIN; LOCK TABLE account_move")
+	unseen := newPeer(t, g.addr, "postgres", closed)
+	unseen.send(&pgproto3.Query{String: "SELECT hidden()"})
+	eventually(t, "it is missed", func() bool { return g.labelled(t, "lockkeeper_watchdog_failures_total{cause=names}") > 0 })
+	release := g.block("account_move", "ACCESS EXCLUSIVE")
+	g.awaitGivenUp(t, 1)
+	release()
+	eventually(t, "its server is one that is not watched", func() bool { return len(g.srv.Unwatched()) == 1 })
+	there.end()
+	if got, err := unseen.read('Z'); err != nil || len(unseen.errs) > 0 {
+		t.Errorf("%q, %v, %v", got, unseen.errs, err)
+	}
+}
+
 // The watchdog costs nothing while nothing takes long.
 func TestTheWatchdogAsksNobodyWhileNothingTakesLong(t *testing.T) {
 	g := watchGuard(t)

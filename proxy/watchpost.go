@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -18,8 +19,8 @@ import (
 	"lockkeeper/proxy/session"
 )
 
-// post is where one server is watched from. Only the watchdog's look uses it,
-// but for what is atomic.
+// post is where one server is watched from. Only the look that is under way
+// uses it, but for what is atomic.
 type post struct {
 	s      *Server
 	target *Target
@@ -27,12 +28,14 @@ type post struct {
 
 	conn       *pgconn.PgConn
 	connected  atomic.Bool // conn is not nil
-	failing    atomic.Bool // the last look has failed
-	used       time.Time
+	failing    atomic.Bool // the last look has failed, or missed something
+	busy       atomic.Bool // a look is under way
+	used       time.Time   // only the watchdog's loop uses it
 	pauseUntil time.Time
 	asked      int                         // relations whose names this look has asked for
 	names      map[relationKey][]tableName // of what is waited for
 	observed   map[wait]bool               // what was recorded and goes on
+	barred     map[string]time.Time        // databases that could not be asked, and until when they are not again
 }
 
 // relationKey names a relation of a server.
@@ -67,8 +70,7 @@ LIMIT %d`
 // look looks once for suspects that wait for a lock for too long, and ends
 // their waits.
 func (p *post) look(suspects []suspect) {
-	p.used = p.s.deps.Now()
-	if p.used.Before(p.pauseUntil) {
+	if p.s.deps.Now().Before(p.pauseUntil) {
 		return
 	}
 	ctx, stop := context.WithTimeout(p.s.ctx, watchTime)
@@ -86,13 +88,17 @@ func (p *post) look(suspects []suspect) {
 		p.failed(ctx, "query", err)
 		return
 	}
-	p.failing.Store(false)
 	p.forget(found)
+	blind := len(p.barred) > 0
 	for w, waited := range found {
-		if err := p.judge(ctx, byPID[w.pid], &w, waited); err != nil {
-			p.failed(ctx, "names", err)
-			return
+		if err := p.judge(ctx, byPID[w.pid], &w, waited); err != nil { // others may be in another database
+			p.barred[w.database] = p.s.deps.Now().Add(watchPause)
+			p.missed(ctx, "names", err)
+			blind = true
 		}
+	}
+	if p.conn != nil { // it was not lost on the way
+		p.failing.Store(blind)
 	}
 }
 
@@ -172,6 +178,7 @@ func (p *post) forget(found map[wait]time.Duration) {
 		}
 	}
 	p.names, p.asked = goOn, 0
+	maps.DeleteFunc(p.barred, func(_ string, until time.Time) bool { return !p.s.deps.Now().Before(until) })
 	for w := range p.observed {
 		if _, waits := found[w]; !waits {
 			delete(p.observed, w)
@@ -194,7 +201,7 @@ func (p *post) judge(ctx context.Context, x *suspect, w *wait, waited time.Durat
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	if x.Concurrent && (!names[0].itself || !strings.Contains("rpm", names[0].kind)) { //nolint:gocritic // the string is the set
+	if x.Concurrent && (!names[0].itself || !strings.Contains("rpm", names[0].kind)) {
 		return nil
 	}
 	relations := make([]inspect.Relation, len(names))
@@ -286,7 +293,7 @@ ORDER BY 3 DESC`
 // namesOf returns the names of a relation, asked on a connection to its
 // database and kept while it is waited for.
 func (p *post) namesOf(ctx context.Context, key relationKey) ([]tableName, error) {
-	if names, known := p.names[key]; known || p.asked >= WatchedNames {
+	if names, known := p.names[key]; known || p.asked >= WatchedNames || !p.barred[key.database].IsZero() {
 		return names, nil
 	}
 	p.asked++
