@@ -209,6 +209,7 @@ func watchRole(t *testing.T, pg *pgtest.Server) string {
 	t.Helper()
 	role := fmt.Sprintf("watch_%d", os.Getpid())
 	pg.MustExec(t, "postgres", "DO $$BEGIN CREATE ROLE "+role+" LOGIN PASSWORD 'x' IN ROLE pg_monitor, pg_signal_backend; EXCEPTION WHEN duplicate_object THEN END$$")
+	t.Cleanup(func() { _ = pg.Exec(context.Background(), "postgres", "DROP ROLE IF EXISTS "+role) })
 	return role
 }
 
