@@ -2,17 +2,15 @@ package pgquery
 
 import "lockkeeper/inspect/lex"
 
-// maxNesting bounds how deep the tree of a text may become. libpg_query turns
-// the tree into bytes by recursion, on a stack of a fixed size and without a
-// check (stack_base_ptr is never set in it), at about half a kilobyte a level:
-// one level too many ends the process. This limit needs half of the 2 MB that
-// a thread has at least with glibc. PostgreSQL itself gives up at some
-// thousands of levels (max_stack_depth); Odoo's statements have up to 80.
+// maxNesting bounds how deep the tree of a text may become, and levelsAllowed
+// does where stacks are small. libpg_query turns the tree into bytes by
+// recursion, on the thread's stack and without a check (its check_stack_depth
+// does nothing, for stack_base_ptr is never set in it), at less than half a
+// kilobyte a level: one level too many ends the process. PostgreSQL itself
+// gives up at some thousands of levels (max_stack_depth); Odoo's statements
+// have up to 80. The grammar's own stack is on the heap and ends at 10,000
+// (YYMAXDEPTH), and fingerprints end at 100 levels.
 const maxNesting = 2_000
-
-// shallowBytes is the length up to which no text can be nested so deep: the
-// shortest level takes more than a byte.
-const shallowBytes = maxNesting
 
 // What parts of the grammar add to the tree's depth; each is more than what
 // they do.
@@ -21,20 +19,47 @@ const (
 	bracketLevels = 2 // a list in brackets: FuncCall, RowExpr, A_ArrayExpr, A_Indices, and their list
 )
 
-// tooDeep reports whether the text's tree may be deeper than maxNesting. It
-// errs to true and never to false, without knowing the grammar: see nesting.
-func tooDeep(text string) bool {
-	return len(text) > shallowBytes && nesting(text) > maxNesting
+// What parsing a text may take, beside its length: a parse slot must come free
+// again, and no text may cost all memory. Both are far above what Odoo sends.
+const (
+	// maxTokens bounds memory: a token may cost 400 bytes in the tree, its
+	// encoding and the tree again.
+	maxTokens = 1 << 20
+	// maxWork bounds time, in bytes times levels: the tree's encoder measures
+	// each node once for each level above it.
+	maxWork = 1 << 28
+)
+
+// refused says why a text is not given to the parser; "" if it is.
+func refused(text string) (why string) {
+	if len(text) <= levelsAllowed() {
+		return "" // the shortest level takes more than a byte
+	}
+	switch l := loadOf(text); {
+	case l.levels > levelsAllowed():
+		return whyNesting
+	case l.tokens > maxTokens, l.work > maxWork:
+		return whyLimit
+	default:
+		return ""
+	}
 }
 
-// nesting returns an upper bound for the depth of the text's tree. Only what
-// recurs makes a tree deep: brackets, CASE, operators (whose left operands
-// nest, so that the parser's own stack does not bound them), set operations
-// and joins. A tree of n operators over operands of at most m levels has at
-// most n + m levels; so operators are counted, for each bracket, since the
-// last comma, AND or OR, which bind weaker than all others. (AND and OR
-// themselves become flat lists.)
-func nesting(text string) int {
+// load is what parsing a text takes.
+type load struct {
+	levels int // an upper bound for the depth of the text's tree
+	tokens int
+	work   int // the length of each statement times its levels
+}
+
+// loadOf measures a text without knowing the grammar. It errs to more and
+// never to less. Only what recurs makes a tree deep: brackets, CASE, operators
+// (whose left operands nest, so that the parser's own stack does not bound
+// them), set operations and joins. A tree of n operators over operands of at
+// most m levels has at most n + m levels; so operators are counted, for each
+// bracket, since the last comma, AND or OR, which bind weaker than all others.
+// (AND and OR themselves become flat lists.)
+func loadOf(text string) load {
 	d := depth{levels: []level{{}}}
 	l := lex.Lexer{Text: []byte(text)}
 	for {
@@ -42,12 +67,14 @@ func nesting(text string) int {
 		if t.Kind == lex.EOF {
 			break
 		}
-		d.token(t.Kind, text[t.Start:t.End])
+		d.load.tokens++
+		d.token(t, text[t.Start:t.End])
 	}
 	for len(d.levels) > 1 {
 		d.pop()
 	}
-	return d.levels[0].height()
+	d.endOfStatement(len(text))
+	return d.load
 }
 
 // level is what is known of one pair of brackets, or of one CASE … END.
@@ -56,11 +83,12 @@ type level struct {
 	base      int // what the bracket itself adds
 	deepest   int // the deepest of the parts that ended
 	operators int // since the part began
+	operand   int // the deepest of the brackets since the part began
 	across    int // set operations and joins: they do not end with a part
 	betweens  int // BETWEENs whose AND is still to come
 	joined    int // what a list of parts adds, once there are two
 	begins    int // what a SELECT adds, once there is one
-	ended     int // the deepest of the statements that ended
+	ended     int // the deepest of the statements in the brackets that ended
 }
 
 func (v *level) height() int {
@@ -69,32 +97,42 @@ func (v *level) height() int {
 }
 
 func (v *level) endPart() {
-	v.deepest = max(v.deepest, v.operators)
-	v.operators, v.betweens = 0, 0
+	v.deepest = max(v.deepest, v.operators+v.operand)
+	v.operators, v.operand, v.betweens = 0, 0, 0
 }
 
 // depth is how deep a text's tree is so far.
 type depth struct {
+	load   load // of the statements that ended
+	start  int  // of the one that has not
 	levels []level
 	after  lex.Kind // the token before
+	closed bool     // the token before was a closing bracket
 	dot    bool     // the token before was a dot: a name follows, even if it is a keyword
 }
 
 func (d *depth) top() *level { return &d.levels[len(d.levels)-1] }
 
-func (d *depth) token(kind lex.Kind, text string) {
+func (d *depth) token(t lex.Token, text string) {
+	kind := t.Kind
 	switch {
 	case kind == lex.Word && !d.dot:
 		d.keyword(text)
 	case kind == lex.Operator, kind == lex.Cast:
 		d.top().operators++
+	case kind == lex.Punct && text[0] == ';':
+		d.semicolon(t.End)
 	case kind == lex.Punct:
 		d.punctuation(text[0])
 	}
-	d.after, d.dot = kind, kind == lex.Punct && text[0] == '.'
+	punct := kind == lex.Punct
+	d.after, d.dot, d.closed = kind, punct && text[0] == '.', punct && text[0] == ')'
 }
 
 func (d *depth) punctuation(c byte) {
+	if d.closed && (c == '.' || c == '[') {
+		d.top().operators++ // (a).b and (a)[1] are above what the brackets hold
+	}
 	switch c {
 	case '(':
 		base := 0
@@ -109,8 +147,6 @@ func (d *depth) punctuation(c byte) {
 	case ',':
 		d.top().endPart()
 		d.top().joined = bracketLevels
-	case ';':
-		d.endStatement()
 	}
 }
 
@@ -121,12 +157,24 @@ func (d *depth) closeBracket() {
 	d.pop()
 }
 
-func (d *depth) endStatement() {
+// semicolon ends a statement, or one of those in a rule's brackets.
+func (d *depth) semicolon(at int) {
 	for len(d.levels) > 1 && d.top().isCase {
 		d.pop()
 	}
+	if len(d.levels) == 1 {
+		d.endOfStatement(at)
+		return
+	}
 	top := d.top()
 	*top = level{base: top.base, ended: top.height()}
+}
+
+func (d *depth) endOfStatement(at int) {
+	levels := d.levels[0].height()
+	d.load.levels = max(d.load.levels, levels)
+	d.load.work += (at - d.start) * levels
+	d.levels[0], d.start = level{}, at
 }
 
 // pop closes the innermost level; the outermost stays open whatever comes.
@@ -136,7 +184,7 @@ func (d *depth) pop() {
 	}
 	height := d.top().height()
 	d.levels = d.levels[:len(d.levels)-1]
-	d.top().deepest = max(d.top().deepest, height)
+	d.top().operand = max(d.top().operand, height)
 }
 
 func (d *depth) keyword(s string) {

@@ -38,8 +38,8 @@ const fixedLevels = 12
 // checkNesting fails if a tree is deeper than the text promised.
 func checkNesting(t *testing.T, text string) {
 	t.Helper()
-	bound := nesting(text)
-	if bound > maxNesting {
+	bound := loadOf(text).levels
+	if bound > maxNesting || loadOf(text).work > maxWork {
 		return // never given to the parser
 	}
 	tree, err := pg.Parse(text)
@@ -77,6 +77,55 @@ func TestNestingIsNeverUnderestimated(t *testing.T) {
 	for _, text := range nestingTexts {
 		checkNesting(t, text)
 	}
+}
+
+// TestNestingOfProductions repeats all that recurs in the grammar.
+func TestNestingOfProductions(t *testing.T) {
+	for i := range productions {
+		for _, n := range []int{1, 3, 100} {
+			checkNesting(t, productions[i].text(n))
+		}
+	}
+}
+
+// expression puts productions that take an expression and are one into each
+// other, each some times: two bytes for each.
+func expression(choices []byte) string {
+	text := "a"
+	for ; len(choices) > 1; choices = choices[2:] {
+		p := &productions[int(choices[0])%len(productions)]
+		if p.before != "SELECT " || p.after != "" {
+			continue
+		}
+		n := int(choices[1])
+		text = strings.Repeat(p.open, n) + text + strings.Repeat(p.end, n)
+	}
+	return text
+}
+
+// FuzzNestingOfProductions looks for a way to put productions together that
+// is deeper than it looks, or that ends the process.
+func FuzzNestingOfProductions(f *testing.F) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 100 {
+		choices := make([]byte, 2*(1+random.IntN(12)))
+		for i := range choices {
+			choices[i] = byte(random.IntN(len(productions)))
+			if i%2 == 1 {
+				choices[i] %= 16
+			}
+		}
+		f.Add(choices)
+	}
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		text := expression(choices)
+		if len(text) > 1<<16 {
+			return
+		}
+		checkNesting(t, "SELECT "+text)
+		checkNesting(t, "DELETE FROM t WHERE "+text)
+		Parse("DELETE FROM t WHERE " + text)
+	})
 }
 
 // TestNestingOfRepeatedParts repeats what can stand in a row: an undercount
@@ -146,7 +195,7 @@ func TestLongButFlatTextsAreParsed(t *testing.T) {
 	for name, text := range tests {
 		t.Run(name, func(t *testing.T) {
 			if b := Parse(text); b.Why != "" {
-				t.Errorf("unknown: %s (nesting %d)", b.Why, nesting(text))
+				t.Errorf("unknown: %s (nesting %d)", b.Why, loadOf(text).levels)
 			}
 		})
 	}

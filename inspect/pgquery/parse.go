@@ -33,8 +33,8 @@ func Parse(text string) (b *inspect.Batch) {
 		}
 	}()
 	utf := asUTF8(text)
-	if tooDeep(utf) {
-		return unknown(whyNesting, text)
+	if why := refused(utf); why != "" {
+		return unknown(why, text)
 	}
 	tree, err := pg.Parse(utf)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"lockkeeper/inspect/lex"
 )
 
-// maxTokens bounds the statements that are read from their tokens.
-const maxTokens = 1 << 20
+// maxPieces bounds how many statements of a text are read one by one.
+const maxPieces = 10_000
 
 // whyTokens is why a statement is Unknown whose tokens say too little.
 const whyTokens = whySyntax
@@ -30,6 +30,9 @@ func fromTokens(text string) *inspect.Batch {
 		end := start
 		for end < len(toks) && (toks[end].depth > 0 || !toks[end].is(";")) {
 			end++
+		}
+		if len(b.Statements) == maxPieces {
+			return nil
 		}
 		if end > start {
 			st := piece(text, toks[start:end], b)
@@ -112,7 +115,7 @@ func tokensOf(text string) (toks []token, ok bool) {
 		if t.Kind == lex.EOF {
 			return toks, depth == 0 && !hidesSemicolons(toks)
 		}
-		if t.Kind == lex.UnicodeWord || len(toks) == maxTokens {
+		if t.Kind == lex.UnicodeWord {
 			return nil, false
 		}
 		tok := token{kind: t.Kind, text: text[t.Start:t.End], start: t.Start, end: t.End, depth: depth}

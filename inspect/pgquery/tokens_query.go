@@ -45,19 +45,19 @@ func (r *reader) word(i int) {
 	switch t := r.at(i); t.text {
 	case "insert":
 		if r.at(i + 1).is("into") {
-			r.target(i, i+2, r.insertAccess(i))
+			r.target(i, i+2)
 		}
 	case "update":
 		if !r.at(i-1).among("for", "key", "then", "do", "on") {
-			r.target(i, i+1, inspect.AccessUpdate)
+			r.target(i, i+1)
 		}
 	case "delete":
 		if r.at(i + 1).is("from") {
-			r.target(i, i+2, inspect.AccessDelete)
+			r.target(i, i+2)
 		}
 	case "merge":
 		if r.at(i + 1).is("into") {
-			r.target(i, i+2, r.mergeAccess(i))
+			r.target(i, i+2)
 		}
 	case "into":
 		if !r.at(i-1).among("insert", "merge") {
@@ -88,11 +88,13 @@ func (r *reader) read(i int) {
 	r.w.rels.add(rel)
 }
 
-// into is SELECT … INTO: the words between are TEMPORARY, UNLOGGED, TABLE and
-// the like.
+// intoWords are those that may stand before the name in SELECT … INTO.
+var intoWords = []string{"temporary", "temp", "local", "global", "unlogged", "table"}
+
+// into is SELECT … INTO.
 func (r *reader) into(i int) {
-	for r.at(i).among("temporary", "temp", "local", "global", "unlogged", "table") && r.at(i+1).kind != lex.Punct {
-		i++
+	for r.at(i).among(intoWords...) && (r.at(i+1).isName() || r.at(i+1).is("table")) {
+		i++ // without a name behind it, it is the name
 	}
 	if rel, _, ok := r.relation(i); ok {
 		r.w.raise(inspect.Define)
@@ -106,8 +108,9 @@ func (r *reader) into(i int) {
 }
 
 // target records a table that is written: verb is where the statement's verb
-// stands, i where the name does.
-func (r *reader) target(verb, i int, access inspect.Access) {
+// stands, i where the name does. A statement with more of them than people
+// write is Unknown, for what follows looks through all of it for each.
+func (r *reader) target(verb, i int) {
 	for r.at(i).among("only", "(") {
 		i++
 	}
@@ -116,14 +119,31 @@ func (r *reader) target(verb, i int, access inspect.Access) {
 		return
 	}
 	r.w.raise(inspect.Write)
+	if r.targets++; r.targets > maxTargets {
+		return
+	}
 	if r.at(verb).depth > 0 {
 		r.w.hide(inspect.HiddenCTEWrite)
 	}
-	rel.Access = access
-	if access&^inspect.AccessInsert != 0 && access != inspect.AccessRead {
+	rel.Access = r.access(verb)
+	if rel.Access&^inspect.AccessInsert != 0 && rel.Access != inspect.AccessRead {
 		rel.Bound, rel.Rows = r.bound(verb, rel)
 	}
 	r.w.rels.add(rel)
+}
+
+// access is what the verb at i does with its table.
+func (r *reader) access(i int) inspect.Access {
+	switch r.at(i).text {
+	case "insert":
+		return r.insertAccess(i)
+	case "update":
+		return inspect.AccessUpdate
+	case "delete":
+		return inspect.AccessDelete
+	default:
+		return r.mergeAccess(i)
+	}
 }
 
 // insertAccess is what INSERT does with its table.
@@ -186,9 +206,10 @@ func (r *reader) bound(verb int, target inspect.Relation) (b inspect.Bound, rows
 	if !where && !r.at(verb).is("merge") {
 		return inspect.BoundNone, 0
 	}
-	if depth > 0 {
+	if depth > 0 || r.parsed {
 		return inspect.BoundVacuous, 0 // names of other WITH queries may mean anything
 	}
+	r.parsed = true
 	st, ok := parsedAlone(strings.TrimSpace(r.text[r.toks[0].start:r.at(end-1).end]))
 	if !ok {
 		return inspect.BoundVacuous, 0

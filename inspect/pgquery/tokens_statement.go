@@ -7,11 +7,19 @@ import (
 	"lockkeeper/inspect/lex"
 )
 
+// maxTargets bounds how many tables one statement may write that is read from
+// its tokens.
+const maxTargets = 64
+
 // reader reads one statement from its tokens.
 type reader struct {
 	text string // the whole text
 	toks []token
 	w    walker // collects the facts
+
+	targets int  // tables that are written, so far
+	parsed  bool // a part of the statement was given to the parser
+	renames bool // RENAME or SCHEMA is somewhere in it
 }
 
 // at returns a token, an empty one outside of the statement.
@@ -22,6 +30,9 @@ func (r *reader) at(i int) *token {
 	return &r.toks[i]
 }
 
+// queryWords are those that a query begins with.
+var queryWords = []string{"select", "values", "table", "with", "insert", "update", "delete", "merge"}
+
 // statement returns the facts.
 func (r *reader) statement() inspect.Statement {
 	r.w.st.Class = inspect.Read
@@ -30,7 +41,7 @@ func (r *reader) statement() inspect.Statement {
 		i++
 	}
 	switch first := r.at(i); {
-	case first.among("select", "values", "table", "with", "insert", "update", "delete", "merge"):
+	case first.among(queryWords...):
 		r.w.st.Kind = r.verb(i)
 		r.query(0)
 	case first.is("explain"):
@@ -52,6 +63,9 @@ func (r *reader) statement() inspect.Statement {
 		if k := r.toks[i].kind; k == lex.Bad || k == lex.UnicodeString {
 			r.w.hide(inspect.HiddenFunction) // whatever it is
 		}
+	}
+	if r.targets > maxTargets {
+		return inspect.Statement{Class: inspect.Unknown, Why: whyTokens}
 	}
 	return r.w.finish()
 }
@@ -87,7 +101,7 @@ func (r *reader) explain() {
 	inner := reader{text: r.text, toks: r.toks}
 	inner.w.st.Class = inspect.Read
 	inner.query(1)
-	r.w.st.Kind = "EXPLAIN"
+	r.w.st.Kind, r.targets = "EXPLAIN", inner.targets
 	st := inner.w.finish()
 	if !runs {
 		r.w.plan(&st)
@@ -104,6 +118,9 @@ func (r *reader) prepare() inspect.Statement {
 		return inspect.Statement{Class: inspect.Unknown, Why: whyTokens}
 	}
 	inner := reader{text: r.text, toks: r.toks[as+1:]}
+	if !inner.at(0).among(queryWords...) && !inner.at(0).is("(") {
+		return inspect.Statement{Class: inspect.Unknown, Why: whyTokens} // PREPARE of PREPARE, as deep as one likes
+	}
 	st := inner.statement()
 	return inspect.Statement{
 		Class: inspect.Worse(inspect.Session, st.Class), Kind: inspect.KindPrepare, Why: st.Why,
@@ -142,6 +159,7 @@ func (r *reader) define(first string) {
 	if first == "truncate" {
 		r.w.st.Class = inspect.Write
 	}
+	r.renames = slices.ContainsFunc(r.toks, func(t token) bool { return t.among("rename", "schema") })
 	for i := 1; i < len(r.toks); i++ {
 		switch r.at(i).text {
 		case "concurrently":
@@ -167,7 +185,7 @@ func (r *reader) defined(i int, first string) (next int) {
 	if first == "truncate" {
 		rel.Access, rel.Rewrite, rel.Bound = inspect.AccessTruncate, false, inspect.BoundNone
 	}
-	if slices.ContainsFunc(r.toks, func(t token) bool { return t.among("rename", "schema") }) {
+	if r.renames {
 		rel.Access |= inspect.AccessRename
 	}
 	r.w.rels.add(rel)
