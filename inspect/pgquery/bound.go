@@ -154,6 +154,7 @@ type rows struct {
 	alias   string   // under which the target's columns are known
 	sources []source // the other FROM items
 	linked  bool     // a source is the target once more, row by row
+	certain bool     // what holds for all rows or none counts for nothing, see holds
 	values  folder
 }
 
@@ -173,6 +174,7 @@ func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
 	if len(from) == 0 {
 		e.values.alias = e.alias
 	}
+	e.values.certain = e.holds
 	return e
 }
 

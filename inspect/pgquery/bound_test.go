@@ -68,6 +68,10 @@ func conditions() map[string][]string {
 			// Arithmetic and order.
 			"id - id = 0", "id * 0 = 0", "id / id = 1", "id + 1 > id", "id > id - 1", "id BETWEEN id - 1 AND id + 1", "random() < 1", "name >= ''", "name LIKE name",
 			"name ~ 'a*'", "name ~* '(x|)'", "id = id::int", "active IS TRUE OR active IS NOT TRUE", "clock_timestamp() > '2020-01-01'", "id - 1 < id + 1",
+			// Truths among other things.
+			"(active OR NOT active) = true", "(id IN (SELECT id FROM m)) <> false", "nullif(id = id, false)", "coalesce(NULL, active OR NOT active)",
+			"coalesce(id IN (SELECT id FROM m), active)", "CASE WHEN id > 3 THEN id = id ELSE active OR NOT active END", "((active OR NOT active), 1) = (true, 1)",
+			"(SELECT id IN (SELECT id FROM m))", "(name IS NULL OR name IS NOT NULL) = ANY (ARRAY[true, false])", "(a > 5 OR a <= 5) IN (true)",
 			// Optional filters: everything when the parameter is NULL.
 			"id = coalesce($1, id)", "name = coalesce($1::text, name)",
 		},
@@ -103,7 +107,10 @@ func conditions() map[string][]string {
 			"id NOT IN (SELECT id FROM other)", "id IN (SELECT x.id FROM m x JOIN other o ON o.id = x.id)", "id IN (SELECT other_id AS id FROM m)",
 			"id IN (WITH m AS (SELECT id FROM other) SELECT id FROM m)", "id IN (SELECT id FROM m INTERSECT SELECT id FROM other)", "name IN (SELECT id FROM m)",
 			"id IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id WHERE o.id IS NULL)", "EXISTS (SELECT 1 FROM m b, other o WHERE b.id = m.id AND o.v = 'x')",
-			"id IN (SELECT y.b FROM m AS y(a, b))", "id - other = 0", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
+			"id IN (SELECT y.b FROM m AS y(a, b))", "id NOT IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id WHERE o.id IS NULL)", "id - other = 0",
+			// With NULL these hold for more than one row.
+			"id = 1 OR (name = name) IS NOT TRUE", "id = 1 OR coalesce(name <> name, true)", "id = 1 OR NOT (name = name) IS TRUE", "id = 1 OR (name = name) IS UNKNOWN",
+			"id = 1 OR CASE WHEN name = name THEN false ELSE true END", "id = 1 OR (name LIKE '%') IS DISTINCT FROM true", "id = 1 OR (name IN (SELECT name FROM m)) IS NOT TRUE", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},
 	}

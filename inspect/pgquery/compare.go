@@ -23,6 +23,8 @@ func (k *folder) foldOperator(x *pg.A_Expr) value {
 		return k.foldBinary(op, x.Lexpr, x.Rexpr)
 	case pg.A_Expr_Kind_AEXPR_DISTINCT, pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
 		return k.foldDistinct(x)
+	case pg.A_Expr_Kind_AEXPR_NULLIF:
+		return k.foldNullif(x)
 	case pg.A_Expr_Kind_AEXPR_IN:
 		return k.foldIn(op, x.Lexpr, listOf(x.Rexpr))
 	case pg.A_Expr_Kind_AEXPR_OP_ANY:
@@ -31,9 +33,9 @@ func (k *folder) foldOperator(x *pg.A_Expr) value {
 		}
 	case pg.A_Expr_Kind_AEXPR_LIKE, pg.A_Expr_Kind_AEXPR_ILIKE, pg.A_Expr_Kind_AEXPR_SIMILAR:
 		if v, isLike := k.foldSameMatch(op, x); isLike {
-			return v
+			return k.passing(v)
 		}
-		return k.foldMatch(op, x.Rexpr)
+		return k.passing(k.foldMatch(op, x.Rexpr))
 	case pg.A_Expr_Kind_AEXPR_BETWEEN, pg.A_Expr_Kind_AEXPR_BETWEEN_SYM:
 		return k.foldBetween(x, false)
 	case pg.A_Expr_Kind_AEXPR_NOT_BETWEEN, pg.A_Expr_Kind_AEXPR_NOT_BETWEEN_SYM:
@@ -67,10 +69,11 @@ func isOperatorStrict(op string) bool {
 func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 	a, b = k.simplify(a), k.simplify(b)
 	if isMatch(op) {
-		return k.foldMatch(op, b)
+		return k.passing(k.foldMatch(op, b))
 	}
 	if a.GetRowExpr() == nil && k.same(a, b) && !k.hasNull(a) {
 		if v, ok := compareSame(op); ok {
+			k.loose = k.loose || !k.fold(a).notNull
 			return v
 		}
 	}
@@ -79,7 +82,7 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 	}
 	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra} {
 		if v := rule(op, a, b); v.kind != valueUnknown {
-			return v
+			return k.passing(v)
 		}
 	}
 	return foldValues(op, k.fold(a), k.fold(b))
@@ -356,6 +359,22 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	return someValue
 }
 
+// foldNullif is the first value unless it equals the second.
+func (k *folder) foldNullif(x *pg.A_Expr) value {
+	a, b := k.fold(x.Lexpr), k.fold(x.Rexpr)
+	if b.kind == valueNull {
+		return a
+	}
+	switch v := foldValues("=", a, b); {
+	case v.isTrue():
+		return nullValue
+	case v.isFalse():
+		return a
+	default:
+		return unknownValue
+	}
+}
+
 // foldIn is IN and NOT IN of a list.
 func (k *folder) foldIn(op string, a *pg.Node, items []*pg.Node) value {
 	if len(items) > maxPairs {
@@ -378,7 +397,7 @@ func (k *folder) foldLongIn(op string, a *pg.Node, items []*pg.Node) value {
 	}
 	for _, item := range items {
 		if item.GetColumnRef() != nil && k.same(a, item) {
-			return inResult(op, true, false)
+			return k.passing(inResult(op, true, false))
 		}
 	}
 	return unknownValue

@@ -1,6 +1,7 @@
 package pgquery
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -22,16 +23,38 @@ func (e *rows) eval(n *pg.Node, not bool) outcome {
 	}
 	e.w.conditions++
 	defer func() { e.w.conditions-- }()
-	if v := e.values.fold(n); v.known() {
-		return truth(v.isTrue() && !not || v.isFalse() && not)
+	if v, loose := e.values.foldLoosely(n); v.known() {
+		if o := truth(v.isTrue() && !not || v.isFalse() && not); o.cond == condTrue || !loose {
+			return o
+		}
+		return outcome{} // it may hold for rows with NULLs
 	}
 	if o := e.evalNode(n, not); o.cond != condPredicate {
 		return o
 	}
-	if n != nil && e.independent(n) {
+	if n != nil && !e.certain && e.independent(n) {
 		return outcome{cond: condTrue} // all rows or none
 	}
 	return outcome{}
+}
+
+// holds says whether a condition is true for every row, or false for every
+// row, whatever parameters and the like are: for all rows or none is not
+// enough where it is a part of another.
+func (e *rows) holds(n *pg.Node) value {
+	if e.w.conditions >= maxConditions {
+		return unknownValue
+	}
+	defer func(before bool) { e.certain = before }(e.certain)
+	e.certain = true
+	e.w.conditions++
+	defer func() { e.w.conditions-- }()
+	for _, not := range []bool{false, true} {
+		if !e.w.search.exhausted(conditionCost) && e.evalNode(n, not).cond == condTrue {
+			return boolValue(!not)
+		}
+	}
+	return unknownValue
 }
 
 func (e *rows) evalNode(n *pg.Node, not bool) outcome {
@@ -199,7 +222,15 @@ func (e *rows) isEmpty(s *pg.SelectStmt) bool {
 		return false
 	}
 	where := e.values.fold(s.WhereClause)
+	if slices.ContainsFunc(s.FromClause, isOuterJoin) {
+		where = unknownValue // its columns may be NULL, the key too
+	}
 	return where.isFalse() || where.kind == valueNull || s.LimitCount != nil && e.values.fold(s.LimitCount).number() == 0
+}
+
+func isOuterJoin(n *pg.Node) bool {
+	j := n.GetJoinExpr()
+	return j != nil && (j.Jointype != pg.JoinType_JOIN_INNER || isOuterJoin(j.Larg) || isOuterJoin(j.Rarg))
 }
 
 // evalEquals is a = b: rows are compared column by column.

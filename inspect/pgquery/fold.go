@@ -21,7 +21,7 @@ const (
 
 // value is an expression's value as far as the text shows it for every row.
 // A comparison of a column with itself counts as true, although it is not for
-// rows where the column is NULL.
+// rows where the column is NULL: see folder.loose.
 type value struct {
 	kind    valueKind
 	b       bool
@@ -81,9 +81,40 @@ func (v value) number() float64 {
 // folder folds expressions. It remembers what it found, so that each node of
 // a tree is looked at once.
 type folder struct {
-	memo   map[*pg.Node]value
+	memo   map[*pg.Node]remembered
 	search *search
 	alias  string // where there is one table only: the name that may qualify its columns
+
+	// certain is asked about conditions that do not fold by themselves; nil
+	// where there is no table whose rows they may hold for.
+	certain func(n *pg.Node) value
+
+	// loose is set where NULL was passed over: what is folded is as it says in
+	// most rows, which is enough to be suspicious of it and not enough to rely
+	// on it.
+	loose bool
+}
+
+// remembered is a value that was found before.
+type remembered struct {
+	value
+	loose bool
+}
+
+// passing notes that NULL is passed over, where that matters.
+func (k *folder) passing(v value) value {
+	k.loose = k.loose || v.kind != valueUnknown
+	return v
+}
+
+// foldLoosely is fold that also reports whether NULL was passed over.
+func (k *folder) foldLoosely(n *pg.Node) (v value, loose bool) {
+	before := k.loose
+	k.loose = false
+	v = k.fold(n)
+	loose = k.loose
+	k.loose = before
+	return v, loose
 }
 
 // fold returns what is known of an expression's value.
@@ -97,17 +128,37 @@ func (k *folder) fold(n *pg.Node) value {
 		return unknownValue
 	}
 	if v, ok := k.memo[n]; ok {
-		return v
+		k.loose = k.loose || v.loose
+		return v.value
 	}
 	if k.search.exhausted(1) {
 		return unknownValue
 	}
+	before := k.loose
+	k.loose = false
 	v := k.foldNode(n)
-	if k.memo == nil {
-		k.memo = make(map[*pg.Node]value)
+	if v.kind == valueUnknown && k.certain != nil && isCondition(n) {
+		if c := k.passing(k.certain(n)); c.kind == valueBool {
+			v = c
+		}
 	}
-	k.memo[n] = v
+	if k.memo == nil {
+		k.memo = make(map[*pg.Node]remembered)
+	}
+	k.memo[n] = remembered{v, k.loose}
+	k.loose = k.loose || before
 	return v
+}
+
+// isCondition reports whether an expression is one of those that say of rows
+// more than their parts do.
+func isCondition(n *pg.Node) bool {
+	switch n.GetNode().(type) {
+	case *pg.Node_BoolExpr, *pg.Node_AExpr, *pg.Node_SubLink, *pg.Node_CaseExpr:
+		return true
+	default:
+		return false
+	}
 }
 
 func (k *folder) foldNode(n *pg.Node) value {
