@@ -346,9 +346,15 @@ func (e *rows) dependsOnRow(n *pg.Node, others bool, but string) bool {
 	})
 }
 
-// opName returns the operator's name without schema.
-func opName(x *pg.A_Expr) string {
-	_, name, _ := nameOf(x.GetName())
+// opName returns the operator's name; "" where it is one of somebody's schema,
+// which may do anything.
+func opName(x *pg.A_Expr) string { return builtinOperator(x.GetName()) }
+
+func builtinOperator(list []*pg.Node) string {
+	schema, name, _ := nameOf(list)
+	if schema != "" && schema != "pg_catalog" {
+		return ""
+	}
 	return name
 }
 
@@ -361,16 +367,34 @@ func (e *rows) arrayLength(n *pg.Node) (length int, ok bool) {
 	case *pg.Node_ParamRef:
 		return 0, true
 	case *pg.Node_AArrayExpr:
-		for _, el := range v.AArrayExpr.Elements {
-			if !e.once(el) {
-				return 0, false
-			}
-		}
-		return max(1, len(v.AArrayExpr.Elements)), true
+		return e.elementsLength(v.AArrayExpr.Elements)
 	case *pg.Node_AConst:
 		if s := v.AConst.GetSval(); s != nil {
 			return strings.Count(s.Sval, ",") + 1, true
 		}
 	}
 	return 0, false
+}
+
+// elementsLength is arrayLength for ARRAY[…]. An element may be an array
+// itself: all elements of all dimensions are compared.
+func (e *rows) elementsLength(elements []*pg.Node) (length int, ok bool) {
+	length = 0
+	for _, el := range elements {
+		switch cast := el.GetTypeCast(); {
+		case el.GetAArrayExpr() != nil, len(cast.GetTypeName().GetArrayBounds()) > 0:
+			n, ok := e.arrayLength(el)
+			if !ok || n == 0 {
+				return 0, ok
+			}
+			length += n
+		case !e.once(el):
+			return 0, false
+		case el.GetAConst() != nil, el.GetParamRef() != nil, cast != nil:
+			length++
+		default:
+			return 0, true // it may return an array
+		}
+	}
+	return max(1, length), true
 }

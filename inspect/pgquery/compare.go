@@ -348,6 +348,8 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	}
 	l, r := k.fold(a), k.fold(b)
 	switch {
+	case l.kind == valueNull && k.isWholeRow(b), r.kind == valueNull && k.isWholeRow(a):
+		return boolValue(distinct)
 	case l.kind == valueNull && r.kind == valueNull:
 		return boolValue(!distinct)
 	case l.kind == valueNull && r.notNull, r.kind == valueNull && l.notNull:
@@ -357,6 +359,13 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 		return boolValue(v.b != distinct)
 	}
 	return someValue
+}
+
+// isWholeRow reports whether n is the row of the one table there is. It is
+// never NULL itself, even if all of its columns are.
+func (k *folder) isWholeRow(n *pg.Node) bool {
+	qualifier, column := columnOf(n)
+	return k.alias != "" && (qualifier == "" && column == k.alias || isStar(n))
 }
 
 // foldNullif is the first value unless it equals the second.

@@ -213,6 +213,8 @@ func (w *walker) defineOnTable(n *pg.Node) bool {
 	case *pg.Node_RuleStmt:
 		w.st.Kind = "CREATE RULE"
 		w.touch(v.RuleStmt.Relation, inspect.AccessExclusive)
+		w.nodes(v.RuleStmt.Actions) // what they do happens later, in statements that do not show it
+		w.rels.notKeyed()           // for as many rows as these change
 	case *pg.Node_CreatePolicyStmt:
 		w.st.Kind = "CREATE POLICY"
 		w.touch(v.CreatePolicyStmt.Table, inspect.AccessExclusive)

@@ -64,7 +64,7 @@ func TestDDL(t *testing.T) {
 		{"CREATE UNIQUE INDEX ON s.a (f(b)) WHERE c", "define CREATE INDEX | s.a: define; SHARE # function"},
 		{"CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON a (b)", "define CREATE INDEX | a: define; SHARE UPDATE EXCLUSIVE # noblock, concurrently"},
 		{"CREATE TRIGGER g AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION f()", "define CREATE TRIGGER | a: define; SHARE ROW EXCLUSIVE"},
-		{"CREATE RULE r AS ON DELETE TO a DO INSTEAD DELETE FROM b", "define CREATE RULE | a: define; ACCESS EXCLUSIVE"},
+		{"CREATE RULE r AS ON DELETE TO a DO INSTEAD DELETE FROM b", "define CREATE RULE | a: define; ACCESS EXCLUSIVE | b: delete; none"},
 		{"CREATE POLICY p ON a USING (true)", "define CREATE POLICY | a: define; ACCESS EXCLUSIVE"},
 		{"ALTER POLICY p ON a USING (true)", "define ALTER POLICY | a: define; ACCESS EXCLUSIVE"},
 		{"CREATE STATISTICS x ON b, c FROM a", "define CREATE STATISTICS | a: define; SHARE UPDATE EXCLUSIVE"},

@@ -264,7 +264,11 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 	if e.once(other) {
 		return outcome{condKeyed, 1}
 	}
-	alias, _ := columnOf(other)
+	listed := other
+	for listed.GetTypeCast() != nil {
+		listed = listed.GetTypeCast().Arg // whatever the type, it is one value for each row of the list
+	}
+	alias, _ := columnOf(listed)
 	if s := e.source(alias); s != nil && s.list {
 		return outcome{condKeyed, s.rows}
 	}
@@ -328,7 +332,7 @@ func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
 }
 
 func (e *rows) evalAny(key, array *pg.Node) outcome {
-	if a := array.GetAArrayExpr(); a != nil && len(a.Elements) <= maxPairs {
+	if a := array.GetAArrayExpr(); a != nil && len(a.Elements) <= maxPairs && !slices.ContainsFunc(a.Elements, mayBeArray) {
 		return e.evalIn(key, a.Elements)
 	}
 	if sub := array.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_ARRAY_SUBLINK {
@@ -343,11 +347,28 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 	return outcome{}
 }
 
+// mayBeArray reports whether an element of an array may be an array: what is
+// neither a constant nor a column nor cast to something else.
+func mayBeArray(n *pg.Node) bool {
+	switch v := n.GetNode().(type) {
+	case *pg.Node_AConst, *pg.Node_ColumnRef, *pg.Node_ParamRef, *pg.Node_RowExpr, *pg.Node_BoolExpr:
+		return false
+	case *pg.Node_TypeCast:
+		return len(v.TypeCast.TypeName.GetArrayBounds()) > 0
+	default:
+		return true
+	}
+}
+
 func (e *rows) evalSubLink(s *pg.SubLink) outcome {
 	sel := s.Subselect.GetSelectStmt()
 	switch s.SubLinkType {
 	case pg.SubLinkType_EXISTS_SUBLINK:
 		return e.exists(sel)
+	case pg.SubLinkType_ALL_SUBLINK:
+		if e.isEmpty(sel) {
+			return outcome{cond: condTrue}
+		}
 	case pg.SubLinkType_ANY_SUBLINK:
 		if len(s.OperName) == 0 || opNamed(s.OperName, "=") {
 			return e.inSubselect(s.Testexpr, sel)
@@ -361,10 +382,7 @@ func (e *rows) evalSubLink(s *pg.SubLink) outcome {
 	return outcome{}
 }
 
-func opNamed(list []*pg.Node, name string) bool {
-	_, n, ok := nameOf(list)
-	return ok && n == name
-}
+func opNamed(list []*pg.Node, name string) bool { return builtinOperator(list) == name }
 
 // inSubselect is key IN (SELECT …); of a row only the key's column counts,
 // with nothing said about the others.

@@ -56,6 +56,15 @@ func merge(into *inspect.Relation, r inspect.Relation) {
 	into.Rewrite = into.Rewrite || r.Rewrite
 }
 
+// notKeyed makes predicates of all bounds that count rows.
+func (rs *relations) notKeyed() {
+	for i := range rs.list {
+		if r := &rs.list[i]; r.Bound == inspect.BoundKeyed || r.Bound == inspect.BoundCursor {
+			r.Bound, r.Rows = inspect.BoundPredicate, 0
+		}
+	}
+}
+
 // mergeRows adds the rows of two keyed bounds; 0 is "not known" and stays so.
 func mergeRows(a, b inspect.Relation) int {
 	switch {
