@@ -15,7 +15,7 @@ import (
 // Limits bound what inspection may cost. Zero means the default.
 type Limits struct {
 	CacheBytes int64         // facts kept, with their texts
-	ParseSlots int           // texts being parsed at a time; each may cost 150 times its length in memory
+	ParseSlots int           // texts being parsed at a time; each may cost 400 bytes of memory a token, see pgquery.Bounds
 	ParseBytes int           // the longest text given to the parser, after long runs were cut out of it
 	ParseWait  time.Duration // for a slot; then the text is Unknown
 

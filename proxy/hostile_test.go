@@ -15,7 +15,7 @@ import (
 // that it deserves, the server answers the others meanwhile, and the session
 // goes on.
 func TestTextsThatTakeMuch(t *testing.T) {
-	const collected = 4 << 20
+	const collected = 1 << 20
 	g := newGuard(t, func(s *setup) { s.cfg.Limits.StatementBytes = collected })
 	other := g.peer()
 	ids := make([]string, 100_000)
@@ -32,7 +32,7 @@ func TestTextsThatTakeMuch(t *testing.T) {
 		"fields of a critical table":   {"delete from account_move where " + strings.Repeat("(", 9000) + "a" + strings.Repeat(").b", 9000), refused},
 		"operators":                    {"select 1" + strings.Repeat("+ 1", 100_000), failed},
 		"semicolons":                   {strings.Repeat(";", 1<<20-1024), "I, Z I"},
-		"semicolons before a write":    {strings.Repeat(";", 1<<20-1024) + "delete from account_move", refused},
+		"semicolons before a write":    {strings.Repeat(";", 1<<18) + "delete from account_move", refused},
 		"constants":                    {"update account_move set ref = ref where id in (" + list + ")", whole},
 		"constants for nothing":        {"update account_move set ref = ref where id in (" + list + ") or true", refused},
 		"long":                         {"select length('" + strings.Repeat("x", collected-64) + "')", "T, D " + strconv.Itoa(collected-64) + ", C SELECT 1, Z I"},

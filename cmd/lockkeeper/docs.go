@@ -20,6 +20,7 @@ import (
 
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/takeover"
+	"lockkeeper/inspect/pgquery"
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/auth"
 	"lockkeeper/proxy/engine"
@@ -276,6 +277,7 @@ func bounds() []bound {
 		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001)", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
+		{"what the parser takes, however long", pgquery.Bounds(), "the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
 		{

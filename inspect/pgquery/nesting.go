@@ -1,6 +1,10 @@
 package pgquery
 
-import "lockkeeper/inspect/lex"
+import (
+	"fmt"
+
+	"lockkeeper/inspect/lex"
+)
 
 // maxNesting bounds how deep the tree of a text may become, and levelsAllowed
 // does where stacks are small. libpg_query turns the tree into bytes by
@@ -29,6 +33,12 @@ const (
 	// each node once for each level above it.
 	maxWork = 1 << 28
 )
+
+// Bounds says in a few words what texts the parser is given.
+func Bounds() string {
+	return fmt.Sprintf("%d levels of nesting, or one for each kB of a thread's stack if that is less; %d tokens, at up to 400 bytes each; %d MiB times levels",
+		maxNesting, maxTokens, maxWork>>20)
+}
 
 // refused says why a text is not given to the parser; "" if it is.
 func refused(text string) (why string) {
