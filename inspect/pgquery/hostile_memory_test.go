@@ -46,7 +46,7 @@ func TestMemoryOfAParse(t *testing.T) {
 		t.Log(output)
 		return
 	}
-	const size = 64 << 10
+	const size = 32 << 10
 	worst, name := 0, ""
 	for i := range productions {
 		p := &productions[i]
@@ -84,7 +84,7 @@ func TestManyParsesLeaveNothing(t *testing.T) {
 		t.Log(output)
 		return
 	}
-	texts := 2000
+	texts := 600
 	if s := os.Getenv("LOCKKEEPER_HOSTILE_TEXTS"); s != "" {
 		var err error
 		if texts, err = strconv.Atoi(s); err != nil {

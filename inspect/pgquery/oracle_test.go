@@ -16,8 +16,7 @@ import (
 )
 
 // oracleSchema has one table without NULLs and one with NULLs and duplicates
-// in all columns but the key, and in the key of the second too: its id is not
-// the primary key, only distinct.
+// in all columns but the key.
 const oracleSchema = `
 CREATE TABLE m (id int PRIMARY KEY, a int NOT NULL, b int NOT NULL, s text NOT NULL, f bool NOT NULL);
 INSERT INTO m SELECT i, i % 4, i % 7 - 3, chr(97 + i % 5), i % 3 = 0 FROM generate_series(1, 30) i;
@@ -28,10 +27,7 @@ INSERT INTO nulls SELECT i, nullif(i % 4, 0), nullif(i % 7 - 3, 0), nullif(chr(9
 const oracleRows = 30
 
 // generator writes conditions at random.
-type generator struct {
-	random *rand.Rand
-	table  string
-}
+type generator struct{ random *rand.Rand }
 
 func (g *generator) pick(list ...string) string { return list[g.random.IntN(len(list))] }
 

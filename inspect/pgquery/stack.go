@@ -1,18 +1,20 @@
 package pgquery
 
-// #include <pthread.h>
-//
-// // What a thread gets whose creator asks for nothing: Go's runtime makes the
-// // threads that call C so.
-// static size_t thread_stack_bytes(void) {
-// 	pthread_attr_t attr;
-// 	size_t size = 0;
-// 	if (pthread_attr_init(&attr) != 0)
-// 		return 0;
-// 	pthread_attr_getstacksize(&attr, &size);
-// 	pthread_attr_destroy(&attr);
-// 	return size;
-// }
+/*
+#include <pthread.h>
+
+// What a thread gets whose creator asks for nothing: Go's runtime makes the
+// threads that call C so.
+static size_t thread_stack_bytes(void) {
+	pthread_attr_t attr;
+	size_t size = 0;
+	if (pthread_attr_init(&attr) != 0)
+		return 0;
+	pthread_attr_getstacksize(&attr, &size);
+	pthread_attr_destroy(&attr);
+	return size;
+}
+*/
 import "C"
 
 import "sync"
