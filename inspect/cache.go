@@ -102,7 +102,9 @@ func (c *cache) sizeBytes() int64 {
 const (
 	batchBytes     = 96
 	statementBytes = 224
-	relationBytes  = 64
+	relationBytes  = 96
+	needsBytes     = 72
+	columnBytes    = 40 // a name, and its part of a list
 	settingBytes   = 64
 	wordBytes      = 24
 )
@@ -122,7 +124,7 @@ func (b *Batch) sizeBytes() int64 {
 func (s *Statement) sizeBytes() int {
 	n := statementBytes + len(s.Name) + len(s.Why)
 	for i := range s.Relations {
-		n += relationBytes + len(s.Relations[i].Schema) + len(s.Relations[i].Name)
+		n += relationBytes + len(s.Relations[i].Schema) + len(s.Relations[i].Name) + s.Relations[i].Needs.sizeBytes()
 	}
 	if s.Set != nil {
 		n += settingBytes + len(s.Set.Name) + len(s.Set.Value)
@@ -131,4 +133,15 @@ func (s *Statement) sizeBytes() int {
 		n += s.Prepared.sizeBytes()
 	}
 	return n
+}
+
+func (n *Needs) sizeBytes() int {
+	if n == nil {
+		return 0
+	}
+	size := needsBytes + columnBytes*(len(n.Keys)+len(n.Sets))
+	for _, columns := range n.NotNull {
+		size += columnBytes * (1 + len(columns))
+	}
+	return size
 }

@@ -119,6 +119,16 @@ type Relation struct {
 	Rows         int      // for BoundKeyed: at most this many rows, as far as the text shows; 0 elsewhere
 	Lock         LockMode // the table lock that DDL or LOCK TABLE takes on it; NoLock for queries and DML but TRUNCATE
 	Rewrite      bool     // DDL that rewrites the whole table under its lock, as far as the text shows
+	Only         bool     // ONLY: not the tables that inherit from it
+	Needs        *Needs   // what a catalog can tell more about; nil where it cannot
+	Via          string   // what leads to it where the text does not name it: "view v"; "" where it does
+}
+
+// Needs is what the text leaves to a catalog. It is immutable.
+type Needs struct {
+	Keys    []string   // BoundKeyed holds if each of these is a key by itself; BoundPredicate would be BoundKeyed then
+	NotNull [][]string // BoundPredicate is BoundVacuous if all columns of one of these are NOT NULL
+	Sets    []string   // columns that UPDATE sets; nil is not known
 }
 
 // Hidden is a set of bits: what a statement may do that its kind does not say.
@@ -138,6 +148,7 @@ const (
 	HiddenRowLock                       // SELECT … FOR UPDATE and friends
 	HiddenServerSide                    // what a READ ONLY transaction does not stop: files and programs of the server, large objects, replication slots, connections of its own
 	HiddenSettings                      // may change settings (set_config, a SET clause)
+	HiddenTrigger                       // a table that it changes has triggers of the user's; only a catalog tells
 )
 
 // Setting describes SET and RESET in all their forms.
@@ -167,7 +178,7 @@ type Statement struct {
 	AsksReadWrite, AsksReadOnly, Chain bool
 
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
-	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, or channel
+	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, or a relation's new name
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
 
 	Why string // why the class is Unknown; "" otherwise
@@ -219,6 +230,10 @@ type Batch struct {
 	// FromTokens is set where the grammar did not take the text, so that facts
 	// were read from the tokens: more than they say is promised by none.
 	FromTokens bool
+
+	// Fleeting is set where the batch was made for one message: nobody will
+	// ask about it again.
+	Fleeting bool
 
 	// Words are the identifier-like words of a text whose class is Unknown,
 	// folded to lower case and sorted. nil means "any word may occur" there.

@@ -14,6 +14,7 @@ type Explanation struct {
 
 	Statements   []ExplainedStatement `json:"statements"`
 	Unclassified string               `json:"unclassified,omitempty"` // why the text was not classified
+	Names        string               `json:"names,omitempty"`        // from where it is known what names stand for; "" where nobody looked them up
 
 	Steps []Step `json:"steps"` // in the order in which they are asked
 
@@ -133,6 +134,7 @@ var hiddenWords = [...]struct {
 	{inspect.HiddenRowLock, "locks rows"},
 	{inspect.HiddenServerSide, "has effects that a read-only transaction does not stop"},
 	{inspect.HiddenSettings, "may change settings"},
+	{inspect.HiddenTrigger, "triggers run that are not the server's own"},
 }
 
 func (s *Snapshot) explainContainment(c *Containment, r *Request) Step {
@@ -372,6 +374,9 @@ func (e *Explanation) writeFacts(b *strings.Builder) {
 		for _, f := range s.Facts {
 			b.WriteString("    " + f + "\n")
 		}
+	}
+	if e.Names != "" {
+		b.WriteString("  names: " + e.Names + "\n")
 	}
 }
 

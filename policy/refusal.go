@@ -36,11 +36,18 @@ func quoted(name string) string {
 }
 
 func tableName(rel *inspect.Relation) string {
-	if rel.Schema == "" {
-		return quoted(rel.Name)
+	name := rel.Name
+	if rel.Schema != "" {
+		name = rel.Schema + "." + name
 	}
-	return quoted(rel.Schema + "." + rel.Name)
+	if rel.Via != "" {
+		return quoted(name) + " (through " + quotedPlain(rel.Via) + ")"
+	}
+	return quoted(name)
 }
+
+// quotedPlain is quoted without the quotes.
+func quotedPlain(words string) string { return strings.Trim(quoted(words), `"`) }
 
 // writeWord names the most dangerous of the accesses that change rows; ""
 // when there is none.

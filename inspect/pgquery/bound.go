@@ -15,14 +15,36 @@ const (
 	condPredicate condition = iota // depends on the rows, or is not understood
 	condFalse                      // holds for no row
 	condTrue                       // holds for every row whatever the data; or for all or none
+	condListed                     // holds for the rows of a list of values, which may be keys or not
 	condKeyed                      // holds for the rows of a list of keys
 )
 
 // outcome is a condition, and for condKeyed the length of the list: 0 where
-// the text does not show it.
+// the text does not show it. columns are the target's that the lists are of:
+// each of them has to be a key.
 type outcome struct {
-	cond condition
-	rows int
+	cond    condition
+	rows    int
+	columns []string
+}
+
+// listed is the outcome of a list of n values of one of the target's columns.
+func listed(column string, n int) outcome {
+	if isKeyName(column) {
+		return outcome{condKeyed, n, []string{column}}
+	}
+	return outcome{condListed, 0, []string{column}}
+}
+
+// isListed reports whether the condition is a list of values.
+func (o outcome) isListed() bool { return o.cond == condKeyed || o.cond == condListed }
+
+// needs is what the outcome leaves to a catalog.
+func (o outcome) needs() *inspect.Needs {
+	if !o.isListed() {
+		return nil
+	}
+	return &inspect.Needs{Keys: o.columns}
 }
 
 func truth(b bool) outcome {
@@ -40,7 +62,7 @@ func (o outcome) bound() (b inspect.Bound, rows int) {
 		return inspect.BoundVacuous, 0
 	case condKeyed:
 		return inspect.BoundKeyed, o.rows
-	case condPredicate, condFalse:
+	case condPredicate, condListed, condFalse:
 	}
 	return inspect.BoundPredicate, 0
 }
@@ -55,8 +77,11 @@ func both(a, b outcome) outcome {
 	case b.cond == condTrue:
 		return a
 	case a.cond == condKeyed && b.cond == condKeyed:
-		return outcome{condKeyed, fewer(a.rows, b.rows)}
-	case a.cond == condKeyed:
+		if fewer(a.rows, b.rows) == a.rows {
+			return a
+		}
+		return b
+	case a.cond == condKeyed, a.cond == condListed && b.cond != condKeyed:
 		return a
 	default:
 		return b
@@ -81,7 +106,9 @@ func either(a, b outcome) outcome {
 	case b.cond == condFalse:
 		return a
 	case a.cond == condKeyed && b.cond == condKeyed:
-		return outcome{condKeyed, sum(a.rows, b.rows)}
+		return outcome{condKeyed, sum(a.rows, b.rows), union(a.columns, b.columns)}
+	case a.isListed() && b.isListed():
+		return outcome{condListed, 0, union(a.columns, b.columns)}
 	default:
 		return outcome{}
 	}
@@ -94,22 +121,28 @@ func sum(a, b int) int {
 	return a + b
 }
 
-// whereBound says how the WHERE of an UPDATE or DELETE bounds its target.
-func (w *walker) whereBound(target *pg.RangeVar, from []*pg.Node, where *pg.Node) (b inspect.Bound, rows int) {
-	if where == nil {
-		return inspect.BoundNone, 0
+// whereBound says in r how the WHERE of an UPDATE or DELETE bounds its target.
+func (w *walker) whereBound(r *inspect.Relation, target *pg.RangeVar, from []*pg.Node, where *pg.Node) {
+	switch {
+	case where == nil:
+		r.Bound = inspect.BoundNone
+	case where.GetCurrentOfExpr() != nil:
+		r.Bound = inspect.BoundCursor
+	default:
+		e := w.newRows(target, from)
+		e.link(where)
+		o := e.eval(where, false)
+		r.Bound, r.Rows = o.bound()
+		r.Needs = o.needs()
+		if r.Bound == inspect.BoundPredicate && e.values.testsNull {
+			r.Needs = withNotNull(r.Needs, w.vacuousIf(target, from, where))
+		}
 	}
-	if where.GetCurrentOfExpr() != nil {
-		return inspect.BoundCursor, 0
-	}
-	e := w.newRows(target, from)
-	e.link(where)
-	return e.eval(where, false).bound()
 }
 
 // mergeBound says how a MERGE bounds the rows of its target that exist: the
 // widest of its WHEN MATCHED clauses that change them.
-func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int) {
+func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int, needs *inspect.Needs) {
 	e := w.newRows(s.Relation, []*pg.Node{s.SourceRelation})
 	e.link(s.JoinCondition)
 	widest := inspect.Relation{}
@@ -124,9 +157,10 @@ func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int) {
 		}
 		r := inspect.Relation{}
 		r.Bound, r.Rows = o.bound()
+		r.Needs = o.needs()
 		merge(&widest, r)
 	}
-	return widest.Bound, widest.Rows
+	return widest.Bound, widest.Rows, widest.Needs
 }
 
 // conflictBound says how many existing rows INSERT … ON CONFLICT DO UPDATE
@@ -302,9 +336,6 @@ func (e *rows) targetColumn(n *pg.Node) string {
 	}
 	return ""
 }
-
-// isKey reports whether n is the target's key.
-func (e *rows) isKey(n *pg.Node) bool { return isKeyName(e.targetColumn(n)) }
 
 func keepsApart(t *pg.TypeName) bool {
 	_, name, _ := nameOf(t.GetNames())

@@ -175,6 +175,9 @@ func (w *walker) rename(s *pg.RenameStmt) {
 	}
 	w.st.Kind = tag("ALTER", object)
 	w.touch(s.Relation, lock)
+	if s.Relation != nil && isRelation(s.RenameType) {
+		w.st.Name = s.Newname
+	}
 	// ALTER INDEX … RENAME works on tables, too (RangeVarCallbackForAlterRelation
 	// in src/backend/commands/tablecmds.c).
 	if s.Relation != nil && (s.RenameType == pg.ObjectType_OBJECT_TABLE || s.RenameType == pg.ObjectType_OBJECT_INDEX) {

@@ -258,22 +258,23 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 	if e.orItself(key, other) || e.joinsWhole(key, other) {
 		return outcome{cond: condTrue}
 	}
-	if !e.isKey(key) {
+	column := e.targetColumn(key)
+	if column == "" {
 		return outcome{}
 	}
-	if e.once(other) {
-		return outcome{condKeyed, 1}
+	if e.isValue(column, other) {
+		return listed(column, 1)
 	}
-	listed := other
-	for listed.GetTypeCast() != nil {
-		listed = listed.GetTypeCast().Arg // whatever the type, it is one value for each row of the list
+	bare := other
+	for bare.GetTypeCast() != nil {
+		bare = bare.GetTypeCast().Arg // whatever the type, it is one value for each row of the list
 	}
-	alias, _ := columnOf(listed)
+	alias, _ := columnOf(bare)
 	if s := e.source(alias); s != nil && s.list {
-		return outcome{condKeyed, s.rows}
+		return listed(column, s.rows)
 	}
 	if sub := other.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK && isFixed(e, sub.Subselect) {
-		return outcome{condKeyed, 1}
+		return listed(column, 1)
 	}
 	return outcome{}
 }
@@ -320,15 +321,16 @@ func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
 		}
 		return o
 	}
-	if !e.isKey(key) {
+	column := e.targetColumn(key)
+	if column == "" {
 		return outcome{}
 	}
 	for _, item := range items {
-		if !e.once(item) {
+		if !e.isValue(column, item) {
 			return outcome{}
 		}
 	}
-	return outcome{condKeyed, len(items)}
+	return listed(column, len(items))
 }
 
 func (e *rows) evalAny(key, array *pg.Node) outcome {
@@ -338,11 +340,12 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 	if sub := array.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_ARRAY_SUBLINK {
 		return e.inSubselect(key, sub.Subselect.GetSelectStmt())
 	}
-	if !e.isKey(key) {
+	column := e.targetColumn(key)
+	if column == "" || !isKeyName(column) && !isPlain(array) {
 		return outcome{}
 	}
 	if n, ok := e.arrayLength(array); ok {
-		return outcome{condKeyed, n}
+		return listed(column, n)
 	}
 	return outcome{}
 }

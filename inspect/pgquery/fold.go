@@ -93,6 +93,9 @@ type folder struct {
 	// most rows, which is enough to be suspicious of it and not enough to rely
 	// on it.
 	loose bool
+
+	testsNull bool     // a test for NULL depends on columns
+	assumed   *assumed // columns taken for NOT NULL; nil where none is
 }
 
 // remembered is a value that was found before.
@@ -123,7 +126,7 @@ func (k *folder) fold(n *pg.Node) value {
 	case *pg.Node_AConst:
 		return foldConst(v.AConst)
 	case *pg.Node_ColumnRef:
-		return foldColumn(v.ColumnRef)
+		return k.foldColumn(v.ColumnRef)
 	case nil, *pg.Node_ParamRef:
 		return unknownValue
 	}
@@ -214,8 +217,9 @@ func foldConst(c *pg.A_Const) value {
 var systemColumns = map[string]bool{"tableoid": true, "xmin": true, "cmin": true, "xmax": true, "cmax": true, "ctid": true}
 
 // foldColumn takes id for the primary key, as isKeyName does.
-func foldColumn(c *pg.ColumnRef) value {
-	if _, name, ok := nameOf(c.Fields); ok && (isKeyName(name) || systemColumns[name]) {
+func (k *folder) foldColumn(c *pg.ColumnRef) value {
+	qualifier, name, ok := nameOf(c.Fields)
+	if ok && (isKeyName(name) || systemColumns[name] || k.assumed.notNull(qualifier, name)) {
 		return someValue
 	}
 	return unknownValue
@@ -292,6 +296,7 @@ func (k *folder) foldNullTest(t *pg.NullTest) value {
 	case noneNull:
 		return boolValue(!wantNull)
 	default:
+		k.testsNull = true
 		return someValue
 	}
 }

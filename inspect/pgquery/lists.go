@@ -234,8 +234,8 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if e.wholeOutput(s, output, 0) == name {
 		return outcome{cond: condTrue}
 	}
-	if n, ok := e.w.listLength(s, 0); ok && isKeyName(name) && e.ownValues(s) {
-		return outcome{condKeyed, n}
+	if n, ok := e.w.listLength(s, 0); ok && e.ownValues(s) {
+		return listed(name, n)
 	}
 	return outcome{}
 }

@@ -109,6 +109,7 @@ func (w *walker) insertStmt(s *pg.InsertStmt) {
 	if c := s.OnConflictClause; c.GetAction() == pg.OnConflictAction_ONCONFLICT_UPDATE {
 		target.Access |= inspect.AccessUpdate
 		target.Bound, target.Rows = w.conflictBound(s)
+		target.Needs = withSets(nil, c.TargetList)
 	}
 	w.rels.add(target)
 	w.nodes(s.Cols)
@@ -123,7 +124,8 @@ func (w *walker) updateStmt(s *pg.UpdateStmt) {
 	w.raise(inspect.Write)
 	defer w.with(s.WithClause)()
 	target := named(s.Relation, inspect.AccessUpdate, inspect.NoLock)
-	target.Bound, target.Rows = w.whereBound(s.Relation, s.FromClause, s.WhereClause)
+	w.whereBound(&target, s.Relation, s.FromClause, s.WhereClause)
+	target.Needs = withSets(target.Needs, s.TargetList)
 	w.rels.add(target)
 	w.nodes(s.TargetList)
 	w.nodes(s.FromClause)
@@ -135,7 +137,7 @@ func (w *walker) deleteStmt(s *pg.DeleteStmt) {
 	w.raise(inspect.Write)
 	defer w.with(s.WithClause)()
 	target := named(s.Relation, inspect.AccessDelete, inspect.NoLock)
-	target.Bound, target.Rows = w.whereBound(s.Relation, s.UsingClause, s.WhereClause)
+	w.whereBound(&target, s.Relation, s.UsingClause, s.WhereClause)
 	w.rels.add(target)
 	w.nodes(s.UsingClause)
 	w.node(s.WhereClause)
@@ -156,7 +158,7 @@ func (w *walker) mergeStmt(s *pg.MergeStmt) {
 	if target.Access == 0 {
 		target.Access = inspect.AccessRead
 	}
-	target.Bound, target.Rows = w.mergeBound(s)
+	target.Bound, target.Rows, target.Needs = w.mergeBound(s)
 	w.rels.add(target)
 	w.node(s.SourceRelation)
 	w.node(s.JoinCondition)

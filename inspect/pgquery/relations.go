@@ -50,6 +50,8 @@ func (rs *relations) find(schema, name string) int {
 // merge adds what r does to what is known of the same relation.
 func merge(into *inspect.Relation, r inspect.Relation) {
 	into.Rows = mergeRows(*into, r)
+	into.Needs = mergeNeeds(*into, r)
+	into.Only = into.Only && r.Only
 	into.Bound = inspect.Wider(into.Bound, r.Bound)
 	into.Access |= r.Access
 	into.Lock = max(into.Lock, r.Lock)
@@ -93,7 +95,7 @@ func (rs *relations) sorted() []inspect.Relation {
 
 // named returns a relation for the name in rv.
 func named(rv *pg.RangeVar, access inspect.Access, lock inspect.LockMode) inspect.Relation {
-	return inspect.Relation{Schema: rv.GetSchemaname(), Name: rv.GetRelname(), Access: access, Lock: lock}
+	return inspect.Relation{Schema: rv.GetSchemaname(), Name: rv.GetRelname(), Access: access, Lock: lock, Only: rv != nil && !rv.Inh}
 }
 
 // nameOf returns the schema and name that a list of strings spells, as in

@@ -1,0 +1,122 @@
+package pgquery
+
+import (
+	"slices"
+
+	pg "github.com/pganalyze/pg_query_go/v5"
+
+	"lockkeeper/inspect"
+)
+
+// assumed are the target's columns that are taken for NOT NULL, to see what a
+// condition says if they are.
+type assumed struct {
+	alias string // under which the target's columns are known
+	alone bool   // there is no other table
+	names []string
+}
+
+// notNull takes a column of the target's for NOT NULL, and notes it.
+func (a *assumed) notNull(qualifier, name string) bool {
+	if a == nil || name == "" || qualifier != a.alias && (qualifier != "" || !a.alone) {
+		return false
+	}
+	if !slices.Contains(a.names, name) {
+		a.names = append(a.names, name)
+	}
+	return true
+}
+
+// vacuousIf returns the columns which make a condition true for every row if
+// they are NOT NULL; none where they do not. What it searches for is not
+// taken from the statement's budget: nothing else may become milder by it.
+func (w *walker) vacuousIf(target *pg.RangeVar, from []*pg.Node, where *pg.Node) []string {
+	before := w.search
+	defer func() { w.search = before }()
+	e := w.newRows(target, from)
+	e.values.assumed = &assumed{alias: e.alias, alone: len(from) == 0}
+	e.link(where)
+	if e.eval(where, false).cond != condTrue {
+		return nil
+	}
+	return e.values.assumed.names
+}
+
+// isValue reports whether n is one value for the whole statement, to compare a
+// column with. For what is no key by its name only constants and parameters
+// are looked at, which costs nothing.
+func (e *rows) isValue(column string, n *pg.Node) bool {
+	if isKeyName(column) {
+		return e.once(n)
+	}
+	return isPlain(n)
+}
+
+// isPlain reports whether n is a constant or a parameter, perhaps cast.
+func isPlain(n *pg.Node) bool {
+	for n.GetTypeCast() != nil {
+		n = n.GetTypeCast().Arg
+	}
+	return n.GetAConst() != nil || n.GetParamRef() != nil
+}
+
+// union returns the names of both lists.
+func union(a, b []string) []string {
+	for _, name := range b {
+		if !slices.Contains(a, name) {
+			a = append(slices.Clip(a), name)
+		}
+	}
+	return a
+}
+
+// withSets notes the columns that an UPDATE sets.
+func withSets(n *inspect.Needs, targets []*pg.Node) *inspect.Needs {
+	out := inspect.Needs{}
+	if n != nil {
+		out = *n
+	}
+	for _, t := range targets {
+		out.Sets = append(out.Sets, t.GetResTarget().GetName())
+	}
+	return &out
+}
+
+// withNotNull notes columns that would make the condition true for every row.
+func withNotNull(n *inspect.Needs, columns []string) *inspect.Needs {
+	if len(columns) == 0 {
+		return n
+	}
+	out := inspect.Needs{}
+	if n != nil {
+		out = *n
+	}
+	out.NotNull = [][]string{columns}
+	return &out
+}
+
+// mergeNeeds adds the needs of two uses of one relation. Columns that one of
+// them sets are known only if those of the other are.
+func mergeNeeds(a, b inspect.Relation) *inspect.Needs {
+	if a.Needs == nil && b.Needs == nil {
+		return nil
+	}
+	x, y := orNone(a.Needs), orNone(b.Needs)
+	out := &inspect.Needs{NotNull: append(slices.Clip(x.NotNull), y.NotNull...)}
+	if sets, other := a.Access&inspect.AccessUpdate != 0, b.Access&inspect.AccessUpdate != 0; (!sets || x.Sets != nil) && (!other || y.Sets != nil) {
+		out.Sets = union(x.Sets, y.Sets)
+	}
+	// A predicate that is no list of keys stays one, whatever the other is.
+	keyed := a.Bound == inspect.BoundKeyed && b.Bound == inspect.BoundKeyed
+	if keyed || a.Bound == inspect.NotApplicable || b.Bound == inspect.NotApplicable || x.Keys != nil && y.Keys != nil {
+		out.Keys = union(x.Keys, y.Keys)
+	}
+	return out
+}
+
+func orNone(n *inspect.Needs) *inspect.Needs {
+	if n == nil {
+		return &inspect.Needs{}
+	}
+	return n
+}
