@@ -30,10 +30,10 @@ var layers = []layer{
 	{"proxy/auth", []string{"proxy/scram", "proxy/wire"}},
 	{"proxy/session", []string{"inspect", "policy", "proxy/wire", "internal/journal", "internal/sqlstate"}},
 	{"proxy/engine", []string{"inspect", "policy", "proxy/wire", "proxy/session", "internal/journal", "internal/sqlstate"}},
-	{"proxy", []string{"inspect", "policy", "proxy/...", "internal/journal", "internal/peercred", "internal/sqlstate"}},
+	{"proxy", []string{"inspect", "inspect/catalog", "policy", "proxy/...", "internal/journal", "internal/peercred", "internal/sqlstate"}},
 
 	{"admin/locks", []string{"inspect", "policy", "proxy", "internal/sqlstate"}},
-	{"admin/control", []string{"inspect", "policy", "proxy", "internal/journal", "internal/sqlstate"}},
+	{"admin/control", []string{"inspect", "inspect/catalog", "policy", "proxy", "internal/journal", "internal/sqlstate"}},
 	{"admin/api", []string{"inspect", "policy", "proxy", "admin/control", "admin/locks", "internal/journal", "internal/sqlstate"}},
 	{"admin/client", []string{"inspect", "policy", "proxy", "admin/api", "admin/control", "admin/locks", "internal/journal"}},
 	{"admin/takeover", []string{"policy", "proxy", "admin/control", "internal/journal", "internal/peercred"}},
