@@ -104,6 +104,13 @@ type Limits struct {
 
 	HeldBytes int `yaml:"held_bytes"` // what a session may send while it is held
 
+	// What is kept of the catalogs of databases in use: how many databases, how
+	// many relations of each, and how often is looked for changes that did not
+	// pass through lockkeeper.
+	CatalogDatabases int           `yaml:"catalog_databases"`
+	CatalogRelations int           `yaml:"catalog_relations"`
+	CatalogPoll      time.Duration `yaml:"catalog_poll"`
+
 	// Logins bounds clients that have not said who they are (then the oldest
 	// goes), and again those that have and are not logged in (then the new one
 	// is refused).
@@ -134,6 +141,7 @@ func Default() Config {
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, CommentNesting: 64, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
 			ShutdownTimeout: 30 * time.Second, TakeoverWait: 5 * time.Minute, HeldBytes: 64 << 10, Logins: 1000,
+			CatalogDatabases: 16, CatalogRelations: 100_000, CatalogPoll: 10 * time.Second,
 		},
 	}
 }
@@ -161,6 +169,9 @@ func (c Config) withDefaults() Config {
 	orInt(&l.ShutdownTimeout, d.Limits.ShutdownTimeout)
 	orInt(&l.HeldBytes, d.Limits.HeldBytes)
 	orInt(&l.Logins, d.Limits.Logins)
+	orInt(&l.CatalogDatabases, d.Limits.CatalogDatabases)
+	orInt(&l.CatalogRelations, d.Limits.CatalogRelations)
+	orInt(&l.CatalogPoll, d.Limits.CatalogPoll)
 	c.Servers = maps.Clone(c.Servers)
 	for key, t := range c.Servers {
 		switch {
@@ -269,6 +280,9 @@ func (l *Limits) validate() error {
 		{"takeover_wait", int64(l.TakeoverWait)},
 		{"held_bytes", int64(l.HeldBytes)},
 		{"logins", int64(l.Logins)},
+		{"catalog_databases", int64(l.CatalogDatabases)},
+		{"catalog_relations", int64(l.CatalogRelations)},
+		{"catalog_poll", int64(l.CatalogPoll)},
 		{"user_sessions", int64(l.UserSessions)},
 		{"database_sessions", int64(l.DatabaseSessions)},
 		{"idle_timeout", int64(l.IdleTimeout)},

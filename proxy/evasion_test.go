@@ -65,7 +65,7 @@ var heldAtLeast = map[string]int{
 	"must_block_as_unbounded hidden":    28,
 	"must_block_as_unbounded wrapped":   28,
 	"must_block_as_unbounded tautology": 30,
-	"must_block_as_unbounded indirect":  1,
+	"must_block_as_unbounded indirect":  6,
 	"must_block_as_unbounded gray":      1,
 	"must_block_in_readonly core":       13,
 	"must_block_in_readonly escape":     13,
@@ -84,11 +84,17 @@ func TestDisguisedStatements(t *testing.T) {
 		s.policy = impatient(t)
 	})
 	j := newJudge(t, g)
+	knowing := *j // where texts alone cannot do, and where a catalog must not be in the way
+	knowing.g = newGuard(t, catalogued, func(s *setup) { s.pg, s.policy = g.pg, impatient(t) })
 	held, all := map[string]int{}, map[string]int{}
 	for _, c := range readDisguises(t, "evasion-dev.jsonl") {
 		key := c.Intent + " " + c.Grade
 		all[key]++
-		if why := j.judge(&c); why == "" {
+		judge := j
+		if c.Grade == "indirect" || c.Grade == "gray" || c.Intent == "must_allow" {
+			judge = &knowing
+		}
+		if why := judge.judge(&c); why == "" {
 			held[key]++
 		} else {
 			t.Logf("%s (%s, %s): %s", c.ID, key, c.Why, why)
@@ -276,6 +282,11 @@ func (j *judge) steps(c *disguise, address string) (e effect) {
 		return e
 	}
 	defer func() { _ = p.conn.Close() }()
+	if address == j.g.addr && j.g.catalogs != nil {
+		if err := j.g.catalogs.Refresh(j.t.Context()); err != nil { // what the set-up did passed nobody
+			j.t.Fatal(err)
+		}
+	}
 	for i := range c.Steps {
 		replies, err := j.step(p, &c.Steps[i])
 		var late net.Error

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/internal/journal"
 	"lockkeeper/internal/pgtest"
@@ -32,6 +33,8 @@ type guard struct {
 	reg     *prometheus.Registry
 	addr    string
 	served  chan error // what Serve returned
+
+	catalogs *catalog.Catalogs // nil where names are not looked up
 
 	mu      sync.Mutex
 	entries []journal.Entry
@@ -64,6 +67,8 @@ type setup struct {
 	cfg    proxy.Config
 	deps   proxy.Deps
 	parse  inspect.ParseFunc // nil: the real one
+
+	catalog bool // names are looked up; by whom is asked, not by polling
 }
 
 // newGuard starts a guard on a free port, in front of an Odoo-like database.
@@ -91,6 +96,13 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	s.deps.Decider, s.deps.Journal, s.deps.Registerer, s.deps.Now = g.decider, g, g.reg, time.Now
 	if s.deps.Logger == nil {
 		s.deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if s.catalog {
+		g.catalogs = catalog.New(catalog.Config{
+			Databases: 4, Relations: 100_000, Poll: time.Hour, Logger: s.deps.Logger, Registerer: g.reg, Now: time.Now,
+		})
+		t.Cleanup(g.catalogs.Close)
+		s.deps.Catalogs = g.catalogs
 	}
 	srv, err := proxy.New(s.cfg, s.deps)
 	if err != nil {

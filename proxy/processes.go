@@ -164,9 +164,7 @@ type note struct {
 
 // watch prepares the record of a session.
 func (p *processes) watch(c *conn) *note {
-	n := &note{p: p, x: process{Server: c.target, Address: c.reached.address, User: c.user, Database: c.database, Since: c.connected}}
-	c.pair.OnLogin = func(pid uint32) { n.began(pid); c.begins() }
-	return n
+	return &note{p: p, x: process{Server: c.target, Address: c.reached.address, User: c.user, Database: c.database, Since: c.connected}}
 }
 
 // began is told the server's process id.

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy/auth"
@@ -32,7 +33,7 @@ type Recorder interface {
 }
 
 // Deps is what a Server works with. All fields but LookupHost, Processes,
-// Console, LastSession and Mock are required.
+// Console, Catalogs, LastSession and Mock are required.
 type Deps struct {
 	Inspector  *inspect.Inspector
 	Decider    *policy.Decider
@@ -43,6 +44,7 @@ type Deps struct {
 	Now        func() time.Time
 	Processes  string // file in which server processes are noted; "" keeps them in memory
 	Console    Console
+	Catalogs   *catalog.Catalogs // of the databases in use; nil: names are taken as the texts have them
 
 	// LastSession is the largest session id that was given before, by a
 	// process whose sessions go on beside this one's.
@@ -111,6 +113,7 @@ type conn struct {
 	watched   watched
 	pair      *engine.Pair
 	place     *place
+	names     *names
 }
 
 // New returns a server that listens on nothing yet.

@@ -306,8 +306,10 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		id: s.lastID.Add(1), user: user, database: database, target: key, reached: server.reached, ends: h.ends(server), connected: begun, place: mine,
 		waited: s.deps.Now().Sub(asked), timeouts: s.cfg.Limits.timeoutsOf(user, database),
 	}
+	c.names = s.namesOf(c, target)
 	x := session.New(session.Config{
 		ID:             c.id,
+		Catalog:        c.names.known(),
 		Subject:        policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: c.ends.client},
 		Replication:    c.ends.replication != "",
 		ServerTLS:      server.tls,
@@ -365,8 +367,10 @@ func (s *Server) run(c *conn, x *session.Session) {
 	s.mu.Unlock()
 	login := time.AfterFunc(s.cfg.Limits.LoginTimeout, c.expireLogin)
 	note := s.processes.watch(c)
+	c.pair.OnLogin = func(pid uint32) { note.began(pid); c.begins(); c.names.open() }
 	cause := c.pair.Run(s.ctx)
 	login.Stop()
+	c.names.close()
 	s.metrics.ended(cause)
 	done := c.tally()
 	s.mu.Lock()

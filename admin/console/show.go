@@ -60,6 +60,13 @@ func views() []view {
 		{"ACTIVE_SOCKETS", socketColumns, func(k *client, _ context.Context) ([][]any, error) {
 			return slices.DeleteFunc(k.sockets(), func(row []any) bool { return row[4] != "active" }), nil
 		}},
+		{"CATALOGS", "server database sessions relations taken fresh error", func(k *client, _ context.Context) ([][]any, error) {
+			var rows [][]any
+			for _, c := range k.c.deps.Control.Status().Catalogs {
+				rows = append(rows, []any{c.Server, c.Database, c.Sessions, c.Relations, c.Taken, c.Fresh, c.Error})
+			}
+			return rows, nil
+		}},
 		{"CLIENTS", clientColumns, func(k *client, _ context.Context) ([][]any, error) { return k.peers("C"), nil }},
 		{"CONFIG", "key value default changeable", func(k *client, _ context.Context) ([][]any, error) { return k.config(), nil }},
 		{"DATABASES", "name host port database force_user pool_size min_pool_size reserve_pool_size server_lifetime pool_mode load_balance_hosts " +

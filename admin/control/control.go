@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy"
@@ -57,6 +58,7 @@ type Options struct {
 	Decider    *policy.Decider
 	LoadPolicy func() (*policy.Policy, Source, error) // reads the configured policy
 	Inspector  Inspector
+	Catalogs   *catalog.Catalogs // of the databases in use; nil where there are none
 	Journal    Journal
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // may be nil

@@ -90,9 +90,12 @@ func (c *Control) Explain(ctx context.Context, sub policy.Subject, text string, 
 		sub.Tags = snap.Policy.Tags(&sub)
 	}
 	batch := c.opts.Inspector.Inspect(ctx, []byte(text), inspect.Lexing{})
+	batch, known := c.opts.Catalogs.Resolve(sub.Database, batch)
 	r := policy.Request{Subject: &sub, Batch: batch, Tx: tx, Now: c.opts.Now()}
 	if tx != policy.TxIdle {
 		r.TxEpoch = snap.Epoch
 	}
-	return snap.Explain(&r), nil
+	e := snap.Explain(&r)
+	e.Names = known
+	return e, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy"
@@ -84,6 +85,8 @@ type Status struct {
 	PolicyLoaded time.Time      `json:"policy_loaded"`
 	Sessions     map[string]int `json:"sessions"` // by state
 	SessionCount int            `json:"session_count"`
+
+	Catalogs []catalog.State `json:"catalogs"` // of the databases in use
 }
 
 // Status returns what operators look at first.
@@ -92,7 +95,7 @@ func (c *Control) Status() Status {
 	s := Status{
 		Mode: ModeNormal, Since: c.started, Now: c.opts.Now(), Started: c.started, Containments: c.Containments(),
 		Profile: info.Profile, Rules: len(info.Rules), PolicyFile: info.Source.File, PolicyLoaded: info.LoadedAt,
-		Sessions: map[string]int{}, Epoch: c.opts.Decider.Current().Epoch,
+		Sessions: map[string]int{}, Epoch: c.opts.Decider.Current().Epoch, Catalogs: c.opts.Catalogs.States(),
 	}
 	s.setMode(policy.ObserveMode, ModeObserve)
 	s.setMode(policy.ReadOnlyMode, ModeReadOnly)

@@ -18,6 +18,7 @@ import (
 	"lockkeeper/admin/locks"
 	"lockkeeper/admin/takeover"
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
@@ -34,10 +35,12 @@ type app struct {
 	control    *control.Control
 	proxy      *proxy.Server
 	locks      []*locks.Server
+	catalogs   *catalog.Catalogs
 	api        *api.Handler
 	console    *console.Console
 	admin      *api.Server // once it listens
 	stopping   *stopping
+	signalled  chan os.Signal
 	cleanups   []cleanup
 
 	both        *takeover.Both
@@ -57,7 +60,7 @@ type cleanup struct {
 // must close even after an error. pre, if any, is taken over from; watch, if
 // any, sees what is registered.
 func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Predecessor, watch *collecting) (*app, error) {
-	a := &app{cfg: cfg, log: log, stopping: newStopping(), registry: prometheus.NewRegistry(), predecessor: pre, processes: processesFile}
+	a := &app{cfg: cfg, log: log, stopping: newStopping(), signalled: make(chan os.Signal, 4), registry: prometheus.NewRegistry(), predecessor: pre, processes: processesFile}
 	if pre != nil {
 		a.later("end the link", pre.Close)
 		if pre.Processes == processesFile {
@@ -85,8 +88,9 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pr
 	}
 	a.later("close the journal", a.journal.Close)
 	decider := &policy.Decider{}
+	a.makeCatalogs()
 	a.control, err = control.Open(control.Options{
-		StatePath: cfg.state(stateFile), Decider: decider, LoadPolicy: cfg.reloadPolicy, Inspector: inspector,
+		StatePath: cfg.state(stateFile), Decider: decider, LoadPolicy: cfg.reloadPolicy, Inspector: inspector, Catalogs: a.catalogs,
 		Journal: a.journal, Logger: log, Registerer: a.registerer, Now: time.Now,
 	})
 	if err != nil {
@@ -102,10 +106,19 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pr
 	if err := a.makeConsole(); err != nil {
 		return a, err
 	}
-	if err := a.makeProxy(proxy.Deps{Inspector: inspector, Decider: decider}); err != nil { //nolint:contextcheck // what is made outlives the making
+	if err := a.makeProxy(proxy.Deps{Inspector: inspector, Decider: decider, Catalogs: a.catalogs}); err != nil { //nolint:contextcheck // what is made outlives the making
 		return a, fmt.Errorf("proxy: %w", err)
 	}
 	return a, a.makeAPI()
+}
+
+// makeCatalogs makes what looks names up in the databases.
+func (a *app) makeCatalogs() {
+	l := &a.cfg.Limits
+	a.catalogs = catalog.New(catalog.Config{
+		Databases: l.CatalogDatabases, Relations: l.CatalogRelations, Poll: l.CatalogPoll, Logger: a.log, Registerer: a.registerer, Now: time.Now,
+	})
+	a.later("close the catalogs", func() error { a.catalogs.Close(); return nil })
 }
 
 // makeProxy makes the proxy, and what control and the console see of it.

@@ -20,6 +20,7 @@ import (
 
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/takeover"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/auth"
@@ -278,6 +279,14 @@ func bounds() []bound {
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001)", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"what the parser takes, however long", pgquery.Bounds(), "the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
+		{"`limits.catalog_databases`", strconv.Itoa(l.CatalogDatabases), "statements in more databases are judged by the names in their text", "`lockkeeper_catalog_databases`, `lockkeeper_catalog_limit_total`"},
+		{"`limits.catalog_relations`", strconv.Itoa(l.CatalogRelations), "the catalog of a database with more is not kept, and its statements are judged by the names in their text", "`lockkeeper_catalog_relations`, `lockkeeper_catalog_looks_total`"},
+		{
+			"relations that the catalog adds to one statement", strconv.Itoa(catalog.MaxDerived),
+			"the rest is left out, partitions first", "",
+		},
+		{"batches whose relations a catalog remembers", strconv.Itoa(catalog.MaxResolved), "it begins anew", ""},
+		{"a new session's wait for the catalog of a database that nobody was in", catalog.FirstWait.String(), "its statements are judged by the names in their text until the catalog is there", "`lockkeeper_catalog_stale_databases`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},
 		{

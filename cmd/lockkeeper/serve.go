@@ -105,6 +105,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pre
 		return errors.Join(err, a.proxy.Shutdown(ctx))
 	}
 	a.control.Attach(a.both)
+	// Before the first operator is answered, who may send one then.
+	signal.Notify(a.signalled, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT)
 	served := make(chan error, 1)
 	go func() { served <- a.proxy.Serve() }() //nolint:contextcheck // Shutdown ends it
 	if err := a.succeed(ctx); err != nil {
@@ -181,9 +183,7 @@ func (a *app) serveAdmin(ctx context.Context, h *holder) error {
 // signals waits for what ends lockkeeper, and does what the other signals ask
 // for.
 func (a *app) signals(ctx context.Context, admin *api.Server) error {
-	got := make(chan os.Signal, 4)
-	signal.Notify(got, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT)
-	defer signal.Stop(got)
+	defer signal.Stop(a.signalled)
 	a.tellSystemd(ctx, systemdReady) // from now on SIGHUP does not end us
 	for {
 		select {
@@ -191,7 +191,7 @@ func (a *app) signals(ctx context.Context, admin *api.Server) error {
 			return errStopped
 		case <-a.stopping.asked:
 			return errStopped
-		case s := <-got:
+		case s := <-a.signalled:
 			a.signal(ctx, s, admin)
 		}
 	}

@@ -77,6 +77,9 @@ func (g *global) showStatus(s *api.Status) {
 		states = append(states, fmt.Sprintf("%d %s", s.Sessions[state], state))
 	}
 	rows = append(rows, []string{"sessions", strings.TrimSuffix(fmt.Sprintf("%d: %s", s.SessionCount, strings.Join(states, ", ")), ": ")})
+	for i := range s.Catalogs {
+		rows = append(rows, []string{"catalog", s.Catalogs[i].Words(s.Now)})
+	}
 	if s.JournalFailing {
 		rows = append(rows, []string{"journal", "cannot be written, see lockkeeper's log; statements go on, and what is missing is counted"})
 	}

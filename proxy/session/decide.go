@@ -29,6 +29,9 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 		s.tx.epoch = snap.Epoch
 		s.tx.since = now
 	}
+	if s.cfg.Catalog != nil {
+		b = s.cfg.Catalog.Resolve(b)
+	}
 	d := snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now})
 	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
 		return d, s.waitReplies() // the client first gets what it is owed
@@ -222,6 +225,9 @@ func tables(st *inspect.Statement) []string {
 // tables out, pg_basebackup sends BASE_BACKUP. Sources: odoo/addons/base/models/ir_cron.py,
 // odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
 func (s *Session) observe(b *inspect.Batch) {
+	if s.cfg.Catalog != nil {
+		s.cfg.Catalog.Ran(b)
+	}
 	for i := range b.Statements {
 		st := &b.Statements[i]
 		switch {

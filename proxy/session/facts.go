@@ -91,7 +91,7 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 	if s.preparing() {
 		return nil, s.waitReplies()
 	}
-	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint, NoPositions: b.NoPositions}
+	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint, NoPositions: b.NoPositions, Fleeting: true}
 	for _, st := range b.Statements {
 		if runsPrepared(&st) {
 			known := s.behind(s.prep.of(false).get([]byte(st.Name)))

@@ -443,6 +443,9 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	s.out.pop()
 	if s.out.Len() == 0 {
 		s.stateSince = now
+		if status == policy.TxIdle && s.cfg.Catalog != nil {
+			s.cfg.Catalog.Ended()
+		}
 	}
 	if act == forward {
 		s.exchangeEnds(now, status)

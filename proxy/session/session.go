@@ -36,6 +36,18 @@ type Config struct {
 	Replication    bool           // a replication connection: its commands have a grammar of their own
 	ServerTLS      bool
 	StatementBytes int // the longest text that is collected to be inspected
+	Catalog        Catalog
+}
+
+// Catalog knows what names mean in the session's database; nil where nobody
+// does. None of its methods may block; Resolve is on the hot path.
+type Catalog interface {
+	// Resolve returns a batch with what its relations lead to.
+	Resolve(b *inspect.Batch) *inspect.Batch
+	// Ran is told of a batch that is sent to the server.
+	Ran(b *inspect.Batch)
+	// Ended is told that a transaction has ended.
+	Ended()
 }
 
 // Session is one client connection and its server connection. It does no I/O:
