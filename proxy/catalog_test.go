@@ -11,6 +11,16 @@ import (
 
 func catalogued(s *setup) { s.catalog = true }
 
+// knowingPeer connects, and waits until lockkeeper knows what is in the database.
+func (g *guard) knowingPeer() *peer {
+	g.t.Helper()
+	p := g.peer()
+	if err := g.catalogs.Refresh(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
+	return p
+}
+
 // indirect are statements that change account_move by another name.
 const indirect = `
 CREATE VIEW moves AS SELECT * FROM account_move;
@@ -26,7 +36,7 @@ CREATE INDEX moves_idx ON account_move (state)`
 func TestOtherNamesOfACriticalTable(t *testing.T) {
 	g := newGuard(t, catalogued)
 	g.pg.MustExec(t, g.db, indirect)
-	p := g.peer()
+	p := g.knowingPeer()
 	refused := func(sql string) {
 		t.Helper()
 		got := strings.Join(p.query(sql), " ")
@@ -53,7 +63,7 @@ func TestOtherNamesOfACriticalTable(t *testing.T) {
 // catalog, and so is a statement that was prepared before it.
 func TestViewsThatTheSessionMakes(t *testing.T) {
 	g := newGuard(t, catalogued)
-	p := g.peer()
+	p := g.knowingPeer()
 	for _, sql := range []string{"BEGIN", "CREATE VIEW fresh AS SELECT * FROM account_move"} {
 		p.ok(sql)
 	}
@@ -77,7 +87,7 @@ func TestViewsThatTheSessionMakes(t *testing.T) {
 // Nothing is refused because of names that nobody has to know.
 func TestTablesThatTheSessionMakes(t *testing.T) {
 	g := newGuard(t, catalogued)
-	p := g.peer()
+	p := g.knowingPeer()
 	for _, sql := range []string{
 		"BEGIN", "CREATE TEMP TABLE work AS SELECT id FROM account_move", "UPDATE work SET id = 1", "DELETE FROM work",
 		"CREATE TABLE kept (id int, move_id int REFERENCES account_move ON DELETE CASCADE)", "INSERT INTO kept VALUES (1, 1)", "UPDATE kept SET id = 2",
@@ -95,7 +105,7 @@ func TestLocksThatTheTextDoesNotName(t *testing.T) {
 	g.pg.MustExec(t, g.db, indirect+"; CREATE TABLE refers (id int REFERENCES account_move)")
 	blocker := newPeer(t, g.pg.Addr(), "postgres", g.db)
 	blocker.ok("BEGIN; LOCK TABLE account_move IN ROW EXCLUSIVE MODE")
-	p := g.peer()
+	p := g.knowingPeer()
 	for _, sql := range []string{"DROP INDEX moves_idx", "REINDEX INDEX moves_idx", "DROP TABLE refers", "LOCK TABLE moves"} {
 		if strings.HasPrefix(sql, "LOCK") {
 			p.ok("BEGIN")

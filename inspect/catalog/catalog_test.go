@@ -103,6 +103,10 @@ func openOn(t testing.TB, pg *pgtest.Server, schema string, change ...func(*cata
 	o.catalogs = catalog.New(cfg)
 	t.Cleanup(o.catalogs.Close)
 	o.s = o.session()
+	eventually(t, "the catalog was read", func() bool {
+		s := o.catalogs.States()[0]
+		return s.Fresh || s.Error != ""
+	})
 	return o
 }
 
