@@ -9,6 +9,7 @@ PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracke
 ARGS ?=
 
 .PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast evasion faults idle versions
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults flips idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -59,6 +60,12 @@ faults: setup
 # minutes or more. Writes docs/evasion.md.
 evasion: setup
 	LOCKKEEPER_EVASION=1 go test -count=1 -timeout=60m -run '^TestEvasionTable$$' ./proxy
+# Read-only switched on N times under 32 writers of every kind, some of them
+# killed and lockkeeper too, and what was committed behind the barrier looked
+# for each time: a thousand take an hour. $LOCKKEEPER_PG_BIN chooses the server.
+N ?= 1000
+flips: setup
+	LOCKKEEPER_FLIPS=$(N) go test -v -count=1 -timeout=4h -run '^TestNothingIsCommittedBehindAnyFlip$$' ./internal/faults
 
 # Memory of idle sessions. Writes docs/compatibility/idle.md.
 idle: build
