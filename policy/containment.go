@@ -15,7 +15,8 @@ const (
 )
 
 // Scope limits a containment to some subjects. Empty fields match everything;
-// Application is a pattern in which * stands for any characters.
+// Database, User and Application are patterns in which * stands for any
+// characters.
 type Scope struct {
 	Database    string `json:"database,omitempty"`
 	User        string `json:"user,omitempty"`
@@ -51,9 +52,20 @@ type Containment struct {
 
 	InFlight   InFlight  `json:"in_flight,omitempty"`  // ReadOnlyMode only
 	DrainUntil time.Time `json:"drain_until,omitzero"` // ReadOnlyMode: until then transactions in flight may go on
+	Except     []string  `json:"except,omitempty"`     // ReadOnlyMode only: users, or patterns of them, who may write all the same
 	Refuse     bool      `json:"refuse,omitempty"`     // Pause: refuse at once instead of holding
-	MaxHold    Duration  `json:"max_hold,omitempty"`   // Pause: hold for at most this long, then refuse
+
+	// MaxHold is for how long a pause holds a new transaction before it is
+	// refused, and read-only what may write before it is treated as read-only
+	// treats it; 0 is DefaultMaxHold for a pause, and no hold for read-only.
+	MaxHold Duration `json:"max_hold,omitempty"`
 }
+
+// Holds reports whether the containment is read-only in mode hold.
+func (c *Containment) Holds() bool { return c.Kind == ReadOnlyMode && c.MaxHold > 0 }
+
+// excepts reports whether the subject is one who may write all the same.
+func (c *Containment) excepts(sub *Subject) bool { return anyGlob(c.Except, sub.User) }
 
 // Active reports whether the containment is in force at now.
 func (c *Containment) Active(now time.Time) bool {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -9,7 +10,7 @@ import (
 func TestContainmentsSurviveAsJSON(t *testing.T) {
 	want := Containment{
 		ID: "p1", Kind: Pause, Scope: Scope{Tag: "cron"}, Reason: "restore", Author: "alice",
-		Since: now, Until: now.Add(time.Hour), Epoch: 7, MaxHold: Duration(90 * time.Second),
+		Since: now, Until: now.Add(time.Hour), Epoch: 7, MaxHold: Duration(90 * time.Second), Except: []string{"repair"},
 	}
 	text, err := json.Marshal(want)
 	if err != nil {
@@ -19,7 +20,7 @@ func TestContainmentsSurviveAsJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%s became %+v", text, got)
 	}
 	if err := json.Unmarshal([]byte(`{"max_hold":"long"}`), &got); err == nil {

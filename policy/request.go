@@ -34,6 +34,9 @@ type Request struct {
 	Tx      TxStatus  // when the statement begins, as far as known
 	TxEpoch uint64    // Snapshot.Epoch when the open transaction began; 0 when Tx is TxIdle
 	Now     time.Time // the decision's time
+
+	Waited    time.Duration // how long it has been held already
+	Pipelined bool          // outside a transaction block, and something was sent since the last Sync: it cannot be held
 }
 
 // Verdict is what becomes of a statement.
@@ -97,7 +100,7 @@ type Obligations struct {
 type Hold struct {
 	Containment string        // id of the containment that asks for it
 	Max         time.Duration // then Refusal
-	Refusal     *Refusal
+	Refusal     *Refusal      // nil: then the decision is made again
 }
 
 // Throttle is one limit, shared by all sessions with the same Key.

@@ -136,11 +136,14 @@ type tagRule struct {
 	match subjectMatch
 }
 
+// MayMatch reports whether the scope may hold for somebody in a database.
+func (s *Scope) MayMatch(database string) bool { return s.Database == "" || glob(s.Database, database) }
+
 // Matches reports whether the scope holds for the subject.
 func (s *Scope) Matches(sub *Subject) bool {
 	switch {
-	case s.Database != "" && s.Database != sub.Database,
-		s.User != "" && s.User != sub.User,
+	case s.Database != "" && !glob(s.Database, sub.Database),
+		s.User != "" && !glob(s.User, sub.User),
 		s.Application != "" && !glob(s.Application, sub.Application),
 		s.Tag != "" && !slices.Contains(sub.Tags, s.Tag):
 		return false

@@ -104,8 +104,7 @@ func (b *barrier) look(ctx context.Context) []string {
 
 // covers reports whether the containment is the subject's.
 func (b *barrier) covers(sub *policy.Subject, now time.Time) bool {
-	c := b.s.deps.Decider.Current().ReadOnlyFor(sub, now)
-	return c != nil && c.Epoch >= b.c.Epoch
+	return b.s.deps.Decider.Current().Covers(sub, b.c.Epoch, now)
 }
 
 // servers returns one key of the server map for each server in scope.
@@ -114,7 +113,7 @@ func (b *barrier) servers() []string {
 	seen := map[string]bool{}
 	for _, key := range sortedKeys(b.s.cfg.Servers) {
 		t := b.s.cfg.Servers[key]
-		if d := b.c.Scope.Database; d != "" && key != d && (key != "*" || b.s.cfg.hasServer(d)) {
+		if !b.meansServer(key) {
 			continue
 		}
 		if seen[t.identity()] {
@@ -124,6 +123,16 @@ func (b *barrier) servers() []string {
 		out = append(out, key)
 	}
 	return out
+}
+
+// meansServer reports whether sessions in scope may be on the server of a key:
+// all databases that have no key of their own are on that of "*".
+func (b *barrier) meansServer(key string) bool {
+	d := b.c.Scope.Database
+	if key != "*" {
+		return b.c.Scope.MayMatch(key)
+	}
+	return strings.Contains(d, "*") || d == "" || !b.s.cfg.hasServer(d)
 }
 
 func (c *Config) hasServer(database string) bool {

@@ -102,7 +102,8 @@ type Limits struct {
 	// from may stay, before they are ended as at TERM. Zero is at once.
 	TakeoverWait time.Duration `yaml:"takeover_wait"`
 
-	HeldBytes int `yaml:"held_bytes"` // what a session may send while it is held
+	HeldBytes    int `yaml:"held_bytes"`    // what a session may send while it is held
+	HeldSessions int `yaml:"held_sessions"` // sessions held at a time, by pauses, mode hold and throttles
 
 	// What is kept of the catalogs of databases in use: how many databases, how
 	// many relations of each, and how often is looked for changes that did not
@@ -140,7 +141,7 @@ func Default() Config {
 		Limits: Limits{
 			Sessions: 10_000, StatementBytes: 64 << 20, CollectedBytes: 512 << 20, CacheBytes: 64 << 20,
 			ParseSlots: 2, ParseBytes: 4 << 20, CommentNesting: 64, LoginTimeout: time.Minute, ConnectTimeout: 15 * time.Second, ConnectHold: 10 * time.Second,
-			ShutdownTimeout: 30 * time.Second, TakeoverWait: 5 * time.Minute, HeldBytes: 64 << 10, Logins: 1000,
+			ShutdownTimeout: 30 * time.Second, TakeoverWait: 5 * time.Minute, HeldBytes: 64 << 10, HeldSessions: 1000, Logins: 1000,
 			CatalogDatabases: 16, CatalogRelations: 100_000, CatalogPoll: 10 * time.Second,
 		},
 	}
@@ -168,6 +169,7 @@ func (c Config) withDefaults() Config {
 	orInt(&l.ConnectTimeout, d.Limits.ConnectTimeout)
 	orInt(&l.ShutdownTimeout, d.Limits.ShutdownTimeout)
 	orInt(&l.HeldBytes, d.Limits.HeldBytes)
+	orInt(&l.HeldSessions, d.Limits.HeldSessions)
 	orInt(&l.Logins, d.Limits.Logins)
 	orInt(&l.CatalogDatabases, d.Limits.CatalogDatabases)
 	orInt(&l.CatalogRelations, d.Limits.CatalogRelations)
@@ -279,6 +281,7 @@ func (l *Limits) validate() error {
 		{"shutdown_timeout", int64(l.ShutdownTimeout)},
 		{"takeover_wait", int64(l.TakeoverWait)},
 		{"held_bytes", int64(l.HeldBytes)},
+		{"held_sessions", int64(l.HeldSessions)},
 		{"logins", int64(l.Logins)},
 		{"catalog_databases", int64(l.CatalogDatabases)},
 		{"catalog_relations", int64(l.CatalogRelations)},

@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		sessionLimit:    counter("lockkeeper_session_limit_refusals_total", "Connections refused because limits.sessions was reached."),
 		loginFailures:   counter("lockkeeper_login_failures_total", "Connections that ended before a session began."),
 		connectFailures: counter("lockkeeper_server_connect_failures_total", "Connections to a server that failed."),
-		limits:          vec("lockkeeper_limit_refusals_total", "Connections refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
+		limits:          vec("lockkeeper_limit_refusals_total", "Connections, or statements, refused with 53300: user for limits.user_sessions, database for limits.database_sessions (or what is set for one name), logins for limits.logins, held (statements) for limits.held_sessions, descriptors for the limit of open files (or disconnected for it, without a word).", "limit"),
 		lost:            vec("lockkeeper_connections_lost_total", "Sessions ended because a connection broke: it was reset, or nothing was heard of the other side for as long as tcp allows.", "side"),
 		peerCancels:     vec("lockkeeper_peer_cancels_total", "Cancel requests of clients that other lockkeepers were asked to handle, one for each asked: known (it did), unknown (it has no such session), failed.", "outcome"),
 		auth:            vec("lockkeeper_authentications_total", "Clients that lockkeeper itself authenticated (auth: scram, cert or peer), by outcome: ok, refused, or failed for who went away or could not be looked up.", "method", "outcome"),
@@ -108,17 +108,7 @@ func gauges(reg prometheus.Registerer, s *Server) {
 	gauge("lockkeeper_sessions_limit", "limits.sessions.", func() float64 { return float64(s.cfg.Limits.Sessions) })
 	gauge("lockkeeper_descriptors", "File descriptors of clients and of the server connections for them.", func() float64 { return float64(s.descriptorsUsed()) })
 	gauge("lockkeeper_descriptors_limit", "File descriptors that they may have: what the process may open, less a reserve for operators and the journal.", func() float64 { return float64(s.descriptors.clients) })
-	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 {
-		n := 0
-		for _, c := range s.all() {
-			c.pair.Do(func(x *session.Session) {
-				if _, _, held := x.Held(); held {
-					n++
-				}
-			})
-		}
-		return float64(n)
-	})
+	gauge("lockkeeper_sessions_held", "Sessions whose statement is held.", func() float64 { return float64(s.holding.Load()) })
 	gauge("lockkeeper_stats_databases", "Databases that SHOW STATS counts each on its own; the rest are one.", func() float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()

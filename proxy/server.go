@@ -74,6 +74,7 @@ type Server struct {
 
 	descriptors descriptors
 	held        atomic.Int64  // clients that wait for a server
+	holding     atomic.Int64  // sessions whose statement is held
 	cancels     chan struct{} // one token for each cancel request being passed on
 	forwarded   chan struct{} // the same, of those that come from peers: they must not wait for each other
 	peers       peers
@@ -541,6 +542,17 @@ func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
 func (h host) Charge(limits []policy.Throttle, rows int64, now time.Time) {
 	h.s.pacer.chargeRows(limits, rows, now)
 }
+
+func (h host) Hold() bool {
+	if h.s.holding.Add(1) <= int64(h.s.cfg.Limits.HeldSessions) {
+		return true
+	}
+	h.s.holding.Add(-1)
+	h.s.metrics.limits.WithLabelValues("held").Inc()
+	return false
+}
+
+func (h host) LetGo() { h.s.holding.Add(-1) }
 
 func (h host) Begun(limits []policy.Throttle, now time.Time) { h.s.pacer.chargeStatement(limits, now) }
 

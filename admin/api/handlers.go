@@ -69,11 +69,18 @@ func (h *Handler) setMode(r *http.Request) (any, error) {
 	}
 	who := by(r, req.Reason)
 	switch req.Mode {
-	case control.ModeReadOnly:
+	case control.ModeReadOnly, control.ModeHold:
+		hold := time.Duration(req.MaxHold)
+		if req.Mode == control.ModeHold && hold == 0 {
+			hold = control.DefaultMaxHold
+		}
+		if req.Mode == control.ModeReadOnly && hold != 0 {
+			return nil, &control.Error{Kind: control.Invalid, What: "read-only holds nothing", Hint: "Use mode hold, or leave max_hold out."}
+		}
 		// The switch is seen through even if the client goes away.
 		in, err := h.deps.Control.SetReadOnly(context.WithoutCancel(r.Context()), control.ReadOnly{
 			Scope: req.Scope, InFlight: req.InFlight, Drain: time.Duration(req.Drain),
-			MaxWait: time.Duration(req.MaxWait), For: time.Duration(req.For),
+			MaxWait: time.Duration(req.MaxWait), For: time.Duration(req.For), Hold: hold, Except: req.Except,
 		}, who)
 		if err != nil {
 			return nil, err
@@ -89,7 +96,7 @@ func (h *Handler) setMode(r *http.Request) (any, error) {
 		}
 		return Change{Began: asInForce(c)}, nil
 	}
-	return nil, &control.Error{Kind: control.Invalid, What: "unknown mode " + strconv.Quote(req.Mode), Hint: "Use read-only, normal or observe."}
+	return nil, &control.Error{Kind: control.Invalid, What: "unknown mode " + strconv.Quote(req.Mode), Hint: "Use read-only, hold, normal or observe."}
 }
 
 func (h *Handler) containments(*http.Request) (any, error) {

@@ -44,11 +44,13 @@ type Mode struct {
 
 // ModeRequest is the body of POST /v1/mode.
 type ModeRequest struct {
-	Mode     string          `json:"mode"` // read-only, normal or observe
+	Mode     string          `json:"mode"` // read-only, hold, normal or observe
 	Scope    policy.Scope    `json:"scope,omitzero"`
-	InFlight policy.InFlight `json:"in_flight,omitempty"` // read-only: finish, drain or refuse-commit
+	InFlight policy.InFlight `json:"in_flight,omitempty"` // read-only and hold: finish, drain or refuse-commit
 	Drain    policy.Duration `json:"drain,omitempty"`
 	MaxWait  policy.Duration `json:"max_wait,omitempty"`
+	MaxHold  policy.Duration `json:"max_hold,omitempty"` // hold
+	Except   []string        `json:"except,omitempty"`   // read-only and hold: users who may write all the same
 	For      policy.Duration `json:"for,omitempty"`
 	Reason   string          `json:"reason"`
 }

@@ -25,7 +25,7 @@ const PauseHold = 2 * time.Minute
 // needs says who may run what; commands that are not here are harmless.
 func needs(verb string) api.Role {
 	switch verb {
-	case "PAUSE", "RESUME", "DISABLE", "ENABLE", "KILL", "KILL_CLIENT", "RECONNECT", "WAIT_CLOSE", "READ", "NORMAL", "FREEZE":
+	case "PAUSE", "RESUME", "DISABLE", "ENABLE", "KILL", "KILL_CLIENT", "RECONNECT", "WAIT_CLOSE", "READ", "HOLD", "NORMAL", "FREEZE":
 		return api.Operator
 	case "RELOAD", "SHUTDOWN":
 		return api.Admin
@@ -89,6 +89,8 @@ func (k *client) act(ctx context.Context, c *command) error {
 		err = k.shutdown(ctx, c, by)
 	case "READ":
 		_, err = ct.SetReadOnly(ctx, control.ReadOnly{}, by)
+	case "HOLD":
+		_, err = ct.SetReadOnly(ctx, control.ReadOnly{Hold: control.DefaultMaxHold}, by)
 	case "NORMAL":
 		_, err = ct.SetNormal(ctx, policy.Scope{}, by)
 	case "FREEZE":
@@ -101,7 +103,7 @@ func (k *client) act(ctx context.Context, c *command) error {
 func (k *client) by(c *command) control.By {
 	reason := "console: " + strings.ToValidUTF8(c.text, "?")
 	switch c.verb {
-	case "READ", "NORMAL", "FREEZE":
+	case "READ", "HOLD", "NORMAL", "FREEZE":
 		if c.arg != "" {
 			reason = c.arg
 		}

@@ -140,8 +140,8 @@ func read(words []word) (command, error) {
 		return c.shutdown(rest)
 	case "NORMAL":
 		return c.reason(rest)
-	case "READ", "FREEZE":
-		if len(rest) > 0 && rest[0].upper() == map[string]string{"READ": "ONLY", "FREEZE": "DDL"}[verb] {
+	case "READ", "HOLD", "FREEZE":
+		if len(rest) > 0 && rest[0].upper() == map[string]string{"READ": "ONLY", "HOLD": "WRITES", "FREEZE": "DDL"}[verb] {
 			return c.reason(rest[1:])
 		}
 	}

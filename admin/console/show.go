@@ -152,7 +152,7 @@ func help() string {
 	}
 	return "Console usage:\n\tSHOW HELP|" + strings.Join(names, "|") + "\n\tPAUSE [db] [TIMEOUT seconds]\n\tRESUME [db]\n\tDISABLE db\n\tENABLE db\n" +
 		"\tKILL [db]\n\tKILL_CLIENT id\n\tRECONNECT [db] [TIMEOUT seconds]\n\tWAIT_CLOSE [db] [TIMEOUT seconds]\n\tRELOAD\n" +
-		"\tSHUTDOWN\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS\n\tREAD ONLY ['reason']\n\tFREEZE DDL ['reason']\n\tNORMAL ['reason']"
+		"\tSHUTDOWN\n\tSHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS\n\tREAD ONLY ['reason']\n\tHOLD WRITES ['reason']\n\tFREEZE DDL ['reason']\n\tNORMAL ['reason']"
 }
 
 // The types of columns. Source: pg_type.dat.

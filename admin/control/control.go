@@ -209,7 +209,7 @@ func (c *Control) add(n policy.Containment, by By, lifetime time.Duration) (poli
 	next := c.state
 	next.Epoch++
 	next.LastID++
-	n.ID = fmt.Sprintf("%s-%d", n.Kind, next.LastID)
+	n.ID = fmt.Sprintf("%s-%d", nameOf(&n), next.LastID)
 	n.Reason, n.Author, n.Since, n.Epoch = by.Reason, by.Author, c.opts.Now().UTC(), next.Epoch
 	if lifetime > 0 {
 		n.Until = n.Since.Add(lifetime)
@@ -228,6 +228,14 @@ func (c *Control) add(n policy.Containment, by By, lifetime time.Duration) (poli
 	return n, c.enforce(next)
 }
 
+// nameOf is what a containment's id begins with.
+func nameOf(c *policy.Containment) string {
+	if c.Holds() {
+		return ModeHold
+	}
+	return string(c.Kind)
+}
+
 // keepPromise gives a containment that replaces another what that one
 // promised: transactions that may not commit a change any more, or only until
 // some time, are not let go on.
@@ -235,7 +243,9 @@ func keepPromise(n, old *policy.Containment) {
 	if n.Kind != policy.ReadOnlyMode {
 		return
 	}
-	n.Epoch = old.Epoch // nothing that began since could write
+	if len(old.Except) == 0 || slices.Equal(old.Except, n.Except) {
+		n.Epoch = old.Epoch // nothing that began since could write
+	}
 	switch {
 	case n.InFlight == policy.RefuseCommit:
 	case old.InFlight == policy.RefuseCommit:

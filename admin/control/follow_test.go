@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func TestWhatIsDecidedIsFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs, ours := old.decider.Current(), next.decider.Current()
-	if theirs.Epoch != ours.Epoch || len(theirs.Containments) != 1 || theirs.Containments[0] != frozen {
+	if theirs.Epoch != ours.Epoch || len(theirs.Containments) != 1 || !reflect.DeepEqual(theirs.Containments[0], frozen) {
 		t.Errorf("the follower has %+v, want %+v", theirs, ours)
 	}
 	if old.proxy.wakes == woken {

@@ -33,6 +33,34 @@ type ReadOnly struct {
 	Drain    time.Duration   // Drain: how long transactions may go on
 	MaxWait  time.Duration   // Finish: the same; DefaultMaxWait where it is 0
 	For      time.Duration   // 0: until lifted
+	Hold     time.Duration   // mode hold: how long what may write waits before it is treated as in read-only; 0 is read-only
+	Except   []string        // users, or patterns of them, who may write all the same
+}
+
+// maxExcept bounds the users who may write all the same.
+const maxExcept = 32
+
+// action names the switch in the journal.
+func (r *ReadOnly) action() string {
+	if r.Hold > 0 {
+		return "mode hold"
+	}
+	return "mode read-only"
+}
+
+func (r *ReadOnly) validate() error {
+	if r.Hold < 0 || r.Hold > maxDuration {
+		return invalid("", "a hold must be between 0 and %s", maxDuration)
+	}
+	if len(r.Except) > maxExcept {
+		return invalid("Use a pattern, as in repair_*.", "there are more than %d exceptions", maxExcept)
+	}
+	for _, user := range r.Except {
+		if strings.Trim(user, "*") == "" {
+			return invalid("Name a user, or a pattern as in repair_*.", "an exception for %q is one for everybody", user)
+		}
+	}
+	return nil
 }
 
 // drainFor returns how long transactions in flight may go on.
@@ -66,6 +94,9 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 		r.InFlight = policy.Finish
 	}
 	drain, err := r.drainFor()
+	if err == nil {
+		err = r.validate()
+	}
 	if err != nil {
 		return InForce{}, err
 	}
@@ -73,11 +104,13 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 	if err != nil {
 		return InForce{}, err
 	}
-	n := policy.Containment{Kind: policy.ReadOnlyMode, Scope: r.Scope, InFlight: r.InFlight}
+	n := policy.Containment{
+		Kind: policy.ReadOnlyMode, Scope: r.Scope, InFlight: r.InFlight, MaxHold: policy.Duration(r.Hold), Except: r.Except,
+	}
 	if drain > 0 {
 		n.DrainUntil = c.opts.Now().UTC().Add(drain)
 	}
-	n, err = c.addRecorded(ctx, "mode read-only", n, r.For, by)
+	n, err = c.addRecorded(ctx, r.action(), n, r.For, by)
 	if err != nil {
 		return InForce{Containment: n}, err
 	}
@@ -265,6 +298,9 @@ func describe(o *policy.Containment) string {
 	}
 	if !o.DrainUntil.IsZero() {
 		parts = append(parts, "which may go on until "+o.DrainUntil.Format(time.RFC3339))
+	}
+	if len(o.Except) > 0 {
+		parts = append(parts, "except user "+strings.Join(o.Except, ", "))
 	}
 	if o.Kind == policy.Pause && o.Refuse {
 		parts = append(parts, "refused at once")

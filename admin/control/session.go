@@ -67,6 +67,7 @@ func find(list []proxy.SessionInfo, id uint64) (proxy.SessionInfo, bool) {
 const (
 	ModeNormal   = "normal"
 	ModeReadOnly = "read-only"
+	ModeHold     = "hold"
 	ModeObserve  = "observe"
 )
 
@@ -99,11 +100,24 @@ func (c *Control) Status() Status {
 	}
 	s.setMode(policy.ObserveMode, ModeObserve)
 	s.setMode(policy.ReadOnlyMode, ModeReadOnly)
+	if s.Mode == ModeReadOnly && s.onlyHolds() {
+		s.Mode = ModeHold
+	}
 	for _, one := range c.Sessions() {
 		s.Sessions[one.State]++
 		s.SessionCount++
 	}
 	return s
+}
+
+// onlyHolds reports whether every read-only containment is one of mode hold.
+func (s *Status) onlyHolds() bool {
+	for i := range s.Containments {
+		if o := &s.Containments[i]; o.Kind == policy.ReadOnlyMode && !o.Holds() {
+			return false
+		}
+	}
+	return true
 }
 
 // setMode sets the mode if a containment of the kind is in force, unscoped

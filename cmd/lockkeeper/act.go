@@ -40,8 +40,8 @@ func (c *change) addReason(cmd *cobra.Command) {
 
 func (c *change) addScope(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&c.scope.Database, "database", "", "for this database only")
-	f.StringVar(&c.scope.User, "user", "", "for this user only")
+	f.StringVar(&c.scope.Database, "database", "", "for this database only; * stands for any letters")
+	f.StringVar(&c.scope.User, "user", "", "for this user only; * stands for any letters")
 	f.StringVar(&c.scope.Application, "application", "", "for this application_name only; * stands for any letters")
 	f.StringVar(&c.scope.Tag, "tag", "", "for sessions with this tag only")
 }
@@ -109,40 +109,48 @@ func (g *global) showBarrier(b *control.Barrier) {
 func newMode(g *global) *cobra.Command {
 	var ch change
 	var inFlight string
-	var maxWait time.Duration
+	var maxWait, maxHold time.Duration
+	var except []string
 	cmd := &cobra.Command{
-		Use:   "mode [read-only|normal|observe]",
+		Use:   "mode [read-only|hold|normal|observe]",
 		Short: "Show or switch the mode",
 		Long: `mode shows the mode, or switches it.
 
 read-only   refuses writes, and makes the server enforce it. It returns when nothing that came through lockkeeper can commit a
             change any more, and prints the WAL position and the time from which that holds. If it cannot be reached the mode stays
             in force and the command exits with 1.
+hold        is read-only that lets writers wait: BEGIN (without READ ONLY) and what may write outside a transaction is held for
+            --max-hold, goes on as if nothing had been when the mode is lifted by then, and is treated as in read-only otherwise.
 observe     is the break-glass: no rule is enforced, all are counted and journalled. Read-only, freeze and pauses stay in force.
-normal      lifts both.
+normal      lifts them: with --database, --user … those of exactly that scope, otherwise all.
+
+Several may be in force at a time, for different scopes; --database, --user and --application are patterns in which * stands for
+any letters. Users named with --except may write all the same, and are not covered by what the command prints.
 
 Transactions that are open when read-only begins may end as they like for --max-wait (finish), for a time of your choice
 (drain=10s), or may not commit a change any more (refuse-commit, which also cancels what runs).`,
 		Example: `  lockkeeper mode
   lockkeeper mode read-only --reason "incident 42" --in-flight refuse-commit
   lockkeeper mode read-only --reason "copy the database" --in-flight drain=10s --for 30m --database prod
+  lockkeeper mode read-only --reason "repair" --except user=repair
+  lockkeeper mode hold --reason "add a column" --max-hold 20s --in-flight drain=5s --for 1m
   lockkeeper mode observe --reason "rule 7 refuses the closing of the year" --for 1h
   lockkeeper mode normal --reason "incident 42 is over"`,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{control.ModeReadOnly, control.ModeNormal, control.ModeObserve},
+		ValidArgs: []string{control.ModeReadOnly, control.ModeHold, control.ModeNormal, control.ModeObserve},
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return g.showMode(cmd.Context())
 			}
 			req := api.ModeRequest{
-				Mode: args[0], Scope: ch.scope, For: policy.Duration(ch.lifetime), MaxWait: policy.Duration(maxWait), Reason: ch.reason,
+				Mode: args[0], Scope: ch.scope, For: policy.Duration(ch.lifetime), MaxWait: policy.Duration(maxWait), MaxHold: policy.Duration(maxHold), Reason: ch.reason,
 			}
-			if err := parseInFlight(&req, inFlight); err != nil {
+			if err := parseMode(&req, inFlight, except); err != nil {
 				return err
 			}
-			if args[0] == control.ModeReadOnly {
+			if args[0] == control.ModeReadOnly || args[0] == control.ModeHold {
 				waits := time.AfterFunc(time.Second, func() {
-					fmt.Fprintln(g.err, "waiting until nothing in flight can commit a change; read-only stays in force if you interrupt this")
+					fmt.Fprintln(g.err, "waiting until nothing in flight can commit a change; the mode stays in force if you interrupt this")
 				})
 				defer waits.Stop()
 			}
@@ -153,22 +161,39 @@ Transactions that are open when read-only begins may end as they like for --max-
 	ch.addFor(cmd)
 	f := cmd.Flags()
 	f.StringVar(&ch.reason, "reason", "", "why; it is shown to others and journalled (required to switch)")
-	f.StringVar(&inFlight, "in-flight", "", "read-only: what becomes of open transactions: finish (default), drain=DURATION or refuse-commit")
+	f.StringVar(&inFlight, "in-flight", "", "read-only and hold: what becomes of open transactions: finish (default), drain=DURATION or refuse-commit")
 	f.DurationVar(&maxWait, "max-wait", 0, "read-only with finish: for how long open transactions may go on (default 5m)")
+	f.DurationVar(&maxHold, "max-hold", 0, "hold: for how long what may write waits (default 30s)")
+	f.StringArrayVar(&except, "except", nil, "read-only and hold: user=NAME who may write all the same; may be repeated")
 	return cmd
 }
 
-// parseInFlight reads --in-flight, and refuses flags that would be ignored.
-func parseInFlight(req *api.ModeRequest, s string) error {
-	if req.Reason == "" {
+// parseMode reads --in-flight and --except, and refuses flags that would be
+// ignored.
+func parseMode(req *api.ModeRequest, inFlight string, except []string) error {
+	readOnly := req.Mode == control.ModeReadOnly || req.Mode == control.ModeHold
+	switch {
+	case req.Reason == "":
 		return misused("switching the mode needs --reason")
+	case !readOnly && (inFlight != "" || req.MaxWait != 0 || len(except) > 0):
+		return misused("--in-flight, --max-wait and --except are for read-only and hold")
+	case req.Mode != control.ModeHold && req.MaxHold != 0:
+		return misused("--max-hold is for hold")
+	case req.Mode == control.ModeNormal && req.For != 0:
+		return misused("--for is for read-only, hold and observe")
 	}
-	if req.Mode != control.ModeReadOnly && (s != "" || req.MaxWait != 0) {
-		return misused("--in-flight and --max-wait are for read-only")
+	for _, e := range except {
+		user, ok := strings.CutPrefix(e, "user=")
+		if !ok || user == "" {
+			return misused("--except wants user=NAME, not %q", e)
+		}
+		req.Except = append(req.Except, user)
 	}
-	if req.Mode == control.ModeNormal && req.For != 0 {
-		return misused("--for is for read-only and observe")
-	}
+	return parseInFlight(req, inFlight)
+}
+
+// parseInFlight reads --in-flight.
+func parseInFlight(req *api.ModeRequest, s string) error {
 	kind, drain, has := strings.Cut(s, "=")
 	req.InFlight = policy.InFlight(kind)
 	switch req.InFlight {

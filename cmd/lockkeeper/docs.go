@@ -274,6 +274,7 @@ func bounds() []bound {
 		{"`limits.statement_bytes`", size(int64(l.StatementBytes)), "the text is Unknown: not collected, the policy decides", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.collected_bytes`", size(l.CollectedBytes), "the text is Unknown, as above", "`lockkeeper_collected_bytes`"},
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},
+		{"`limits.held_sessions`", strconv.Itoa(l.HeldSessions), "a statement that would be held is refused with 53300", "`lockkeeper_sessions_held`, `lockkeeper_limit_refusals_total`"},
 		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_inspect_cache_bytes`"},
 		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001)", "`lockkeeper_inspect_unknown_total`"},

@@ -126,6 +126,9 @@ func remarks(c *control.InForce) string {
 	case c.MaxHold > 0:
 		parts = append(parts, "holds for up to "+time.Duration(c.MaxHold).String())
 	}
+	if len(c.Except) > 0 {
+		parts = append(parts, "NOT FOR user "+strings.Join(c.Except, ", "))
+	}
 	return strings.Join(parts, ", ")
 }
 

@@ -20,6 +20,8 @@ func (k *knowing) Snapshot() *policy.Snapshot                          { return 
 func (k *knowing) Throttle([]policy.Throttle, time.Time) time.Duration { return 0 }
 func (k *knowing) Begun([]policy.Throttle, time.Time)                  {}
 func (k *knowing) Charge([]policy.Throttle, int64, time.Time)          {}
+func (k *knowing) Hold() bool                                          { return true }
+func (k *knowing) LetGo()                                              {}
 func (k *knowing) Now() time.Time                                      { return time.Unix(1, 0) }
 
 func newKnowing(tb testing.TB) *knowing {

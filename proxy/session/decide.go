@@ -32,11 +32,21 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 	if s.cfg.Catalog != nil {
 		b = s.cfg.Catalog.Resolve(b)
 	}
-	d := snap.Decide(&policy.Request{Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now})
+	d := snap.Decide(&policy.Request{
+		Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now, Waited: s.waited(now), Pipelined: s.seg.open,
+	})
 	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
 		return d, s.waitReplies() // the client first gets what it is owed
 	}
 	return d, forward
+}
+
+// waited returns how long the client's message has been held.
+func (s *Session) waited(now time.Time) time.Duration {
+	if s.head.began.IsZero() {
+		return 0
+	}
+	return max(1, now.Sub(s.head.began))
 }
 
 // status returns the transaction status: that of the last ReadyForQuery, or what
@@ -68,7 +78,7 @@ func (s *Session) txEpoch() uint64 {
 func (s *Session) hold(d *policy.Decision) (action, bool) {
 	if d.Verdict != policy.Allow || d.Obligations.Hold == nil && len(d.Obligations.Throttles) == 0 {
 		if !s.head.began.IsZero() {
-			s.endHold("pause", s.host.Now())
+			s.endHold(s.head.cause, s.host.Now())
 		}
 		return forward, true
 	}
@@ -83,13 +93,7 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 		s.head.began = now
 	}
 	if h := d.Obligations.Hold; h != nil {
-		end := s.head.began.Add(h.Max)
-		if h.Max <= 0 || !now.Before(end) {
-			s.endHold("pause", now)
-			*d = policy.Decision{Verdict: policy.Refuse, Rule: h.Containment, Refusal: h.Refusal}
-			return forward, true
-		}
-		return s.waitHold(h.Containment, end), false
+		return s.holdFor(h, d, now)
 	}
 	if s.head.paced {
 		return forward, true
@@ -102,11 +106,32 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 			*d = policy.Decision{Verdict: policy.Refuse, Rule: t.Rule, Refusal: t.Refusal}
 			return forward, true
 		}
-		return s.waitHold(t.Rule, now.Add(pause)), false
+		return s.waitHold("throttle", t.Rule, now.Add(pause), d)
 	}
 	s.head.paced = true
 	s.endHold("throttle", now)
 	return forward, true
+}
+
+// holdFor waits for a pause or for mode hold. What mode hold has held for long
+// enough is decided again, as by read-only.
+func (s *Session) holdFor(h *policy.Hold, d *policy.Decision, now time.Time) (action, bool) {
+	cause, end := "hold", s.head.began.Add(h.Max)
+	if h.Refusal != nil {
+		cause = "pause"
+	}
+	if h.Refusal != nil && (h.Max <= 0 || !now.Before(end)) {
+		s.endHold(cause, now)
+		*d = policy.Decision{Verdict: policy.Refuse, Rule: h.Containment, Refusal: h.Refusal}
+		return forward, true
+	}
+	return s.waitHold(cause, h.Containment, end, d)
+}
+
+// tooManyHeld is said where limits.held_sessions are held already.
+var tooManyHeld = &policy.Refusal{
+	SQLSTATE: "53300", Message: "too many sessions are held already",
+	Detail: "As many statements as limits.held_sessions wait for a pause, mode hold or a throttle.", Hint: "Try again in a moment.",
 }
 
 // throttled counts a statement that is sent; its rows are counted when they are
@@ -129,12 +154,19 @@ func strictest(limits []policy.Throttle) *policy.Throttle {
 	return best
 }
 
-func (s *Session) waitHold(by string, until time.Time) action {
+// waitHold holds the message, if another one may be held. It reports whether
+// the message goes on: with a refusal in d.
+func (s *Session) waitHold(cause, by string, until time.Time, d *policy.Decision) (action, bool) {
+	if !s.holding && !s.host.Hold() {
+		*d = policy.Decision{Verdict: policy.Refuse, Rule: by, Refusal: tooManyHeld}
+		return forward, true
+	}
+	s.holding = true
 	if s.heldBy != by {
 		s.heldBy, s.stateSince = by, s.host.Now()
 	}
-	s.head.wait, s.head.until = waitHold, until
-	return block
+	s.head.wait, s.head.until, s.head.cause = waitHold, until, cause
+	return block, false
 }
 
 func (s *Session) endHold(cause string, now time.Time) {
@@ -142,7 +174,16 @@ func (s *Session) endHold(cause string, now time.Time) {
 		s.Counts.Holds = append(s.Counts.Holds, HoldCount{cause, waited})
 		s.work.done.WaitTime += waited
 	}
+	s.letGo()
+}
+
+// letGo gives back the place of a held session.
+func (s *Session) letGo() {
 	s.heldBy = ""
+	if s.holding {
+		s.host.LetGo()
+		s.holding = false
+	}
 }
 
 // decided counts a decision that is final, and journals what must be kept.
@@ -297,12 +338,9 @@ func (s *Session) pastReadOnly() *policy.Refusal {
 // late returns the refusal for a COMMIT where the transaction began before
 // read-only and its time is over; nil when it may commit.
 func (s *Session) late() *policy.Refusal {
-	snap, now := s.host.Snapshot(), s.host.Now()
-	c := snap.ReadOnlyFor(s.sub, now)
-	if c == nil || s.tx.epoch >= c.Epoch {
-		return nil
-	}
-	if c.InFlight != policy.RefuseCommit && now.Before(c.DrainUntil) {
+	snap := s.host.Snapshot()
+	c := snap.TooLate(s.sub, s.tx.epoch, s.host.Now())
+	if c == nil {
 		return nil
 	}
 	return snap.CommitRefusal(c)

@@ -249,10 +249,7 @@ const firstUserObject = 16384
 // readOnlyRefusal returns the words for a write under the read-only in force.
 func (s *Session) readOnlyRefusal() *policy.Refusal {
 	snap := s.host.Snapshot()
-	if c := snap.ReadOnlyFor(s.sub, s.host.Now()); c != nil {
-		return snap.ServerReadOnlyRefusal(c)
-	}
-	return &policy.Refusal{SQLSTATE: "25006", Message: "read-only"}
+	return snap.ServerReadOnlyRefusal(snap.ReadOnlyFor(s.sub, s.host.Now()))
 }
 
 // commitRefusal returns the words for a COMMIT under the read-only in force.

@@ -389,6 +389,7 @@ func (s *Session) closeTransaction(outcome string) {
 // not answered has an unknown end; a transaction that waited for its client is
 // rolled back.
 func (s *Session) Lost() {
+	s.letGo()
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {
 			e := s.entry(journal.StatementEntry, r.batch)

@@ -25,6 +25,9 @@ type Host interface {
 	Begun(limits []policy.Throttle, now time.Time)
 	// Charge counts rows that a statement has changed.
 	Charge(limits []policy.Throttle, rows int64, now time.Time)
+	// Hold takes a place for a held session, if there is one; LetGo gives it back.
+	Hold() bool
+	LetGo()
 	// Now is the clock.
 	Now() time.Time
 }
@@ -95,6 +98,7 @@ type Session struct {
 	written     int64
 	stateSince  time.Time
 	heldBy      string
+	holding     bool // a place for held sessions is taken
 
 	// Counts and Entries are taken by the engine after every event.
 	Counts  Counts
@@ -111,6 +115,7 @@ type head struct {
 	batch   *inspect.Batch // the answer
 	stage   stage
 	began   time.Time       // of the wait
+	cause   string          // of a hold, for metrics
 	until   time.Time       // of a hold
 	refusal *policy.Refusal // a cancel, or a hold that took too long
 	rule    string
@@ -127,7 +132,7 @@ const (
 	waitNothing wait = iota
 	waitInspection
 	waitReplies // replies that are owed
-	waitHold    // a pause or throttle
+	waitHold    // a pause, mode hold or a throttle
 )
 
 // stage is how far a message of several steps has come.
@@ -215,7 +220,7 @@ type RowCount struct {
 
 // HoldCount is one wait that ended.
 type HoldCount struct {
-	Cause string // pause, throttle
+	Cause string // pause, hold, throttle
 	Time  time.Duration
 }
 
