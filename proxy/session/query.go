@@ -272,8 +272,15 @@ func (s *Session) ourQuery(text string, flags flag) *reply {
 // Our own texts. Every name in them is schema-qualified or has no schema.
 const (
 	setReadOnly   = "SET TRANSACTION READ ONLY"
-	showXID       = "SELECT pg_catalog.txid_current_if_assigned()"
 	rollbackBlock = "ROLLBACK"
+
+	// showXID asks for the transaction's id, which only one has that has changed
+	// something, or for the name of a cursor WITH HOLD whose query COMMIT would
+	// run to its end, in whatever mode the transaction is then. Source:
+	// PreCommit_Portals in src/backend/utils/mmgr/portalmem.c.
+	showXID = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND " +
+		"creation_time OPERATOR(pg_catalog.>=) pg_catalog.transaction_timestamp()) THEN 'a cursor' " +
+		"ELSE pg_catalog.txid_current_if_assigned()::pg_catalog.text END"
 )
 
 // armQuery sees to it that a query runs in a READ ONLY transaction.
