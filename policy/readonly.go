@@ -179,7 +179,7 @@ func statementObjection(s *inspect.Statement) string {
 	switch {
 	case s.Class == inspect.Unknown:
 		return "Nobody can tell what it would do."
-	case s.Class == inspect.Write:
+	case s.Class == inspect.Write && !writesOnlyTemporary(s):
 		return "It is a write."
 	case s.Class == inspect.Define && !locksWeakly(s, inspect.AccessShare):
 		return "It is DDL, maintenance, or takes a lock that writers need."
@@ -196,6 +196,21 @@ func statementObjection(s *inspect.Statement) string {
 	default:
 		return ""
 	}
+}
+
+// writesOnlyTemporary reports whether a statement changes rows of nothing but
+// tables that the text says are temporary. PostgreSQL lets that through in a
+// READ ONLY transaction, and refuses what else such a statement may do: change
+// the table behind a temporary view, TRUNCATE. Source: ExecCheckXactReadOnly in
+// src/backend/executor/execMain.c.
+func writesOnlyTemporary(s *inspect.Statement) bool {
+	for i := range s.Relations {
+		r := &s.Relations[i]
+		if r.Access&(inspect.AccessTruncate|inspect.AccessDefine) != 0 || r.Access&inspect.AccessWrite != 0 && r.Schema != tempSchema {
+			return false
+		}
+	}
+	return len(s.Relations) > 0 && s.Kind != inspect.KindTruncate
 }
 
 // locksWeakly reports whether the statement is a LOCK TABLE of no mode
