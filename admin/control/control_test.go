@@ -552,3 +552,39 @@ func TestReplacedReadOnlyKeepsItsPromise(t *testing.T) {
 		})
 	}
 }
+
+func TestModeHoldAndItsExceptions(t *testing.T) {
+	f := open(t, "")
+	scope := policy.Scope{Database: "prod"}
+	got, err := f.SetReadOnly(t.Context(), ReadOnly{Scope: scope, Hold: time.Minute, InFlight: policy.RefuseCommit}, me)
+	if err != nil || got.ID != "hold-1" || got.MaxHold != policy.Duration(time.Minute) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if s := f.Status(); s.Mode != ModeHold || !s.Scoped {
+		t.Errorf("mode %s, scoped %v", s.Mode, s.Scoped)
+	}
+	first := got.Epoch
+	got, err = f.SetReadOnly(t.Context(), ReadOnly{Scope: scope, Except: []string{"repair"}}, me)
+	if err != nil || got.ID != "read-only-2" || got.Epoch != first || got.InFlight != policy.RefuseCommit {
+		t.Errorf("in its place: %+v, %v: what began since could not write, and must not now", got, err)
+	}
+	got, err = f.SetReadOnly(t.Context(), ReadOnly{Scope: scope}, me)
+	if err != nil || got.Epoch == first {
+		t.Errorf("without the exception: %+v, %v: what repair began since may have written", got, err)
+	}
+	if s := f.Status(); s.Mode != ModeReadOnly {
+		t.Errorf("mode %s", s.Mode)
+	}
+	again := open(t, f.path)
+	if again.err != nil || len(again.Containments()) != 1 {
+		t.Errorf("after a restart: %+v, %v", again.Containments(), again.err)
+	}
+	for _, bad := range []ReadOnly{{Hold: -1}, {Hold: maxDuration + 1}, {Except: []string{"*"}}, {Except: []string{""}}, {Except: make([]string, maxExcept+1)}} {
+		if _, err := f.SetReadOnly(t.Context(), bad, me); kind(t, err) != Invalid {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	if f.journal.actions() != "mode hold ok, read-only barrier ok, mode read-only ok, read-only barrier ok, mode read-only ok, read-only barrier ok" {
+		t.Errorf("journal: %s", f.journal.actions())
+	}
+}
