@@ -45,6 +45,7 @@ func TestOdooUnderReadOnly(t *testing.T) {
 	snap := &policy.Snapshot{Epoch: 1, Policy: p, Containments: []policy.Containment{{ID: "c1", Kind: policy.ReadOnlyMode, Reason: "test", Author: "test", Epoch: 1}}}
 	inspector := inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, prometheus.NewRegistry())
 	stream := openStream(t, "flows")
+	facts := map[string]*inspect.Batch{} // of each shape
 	inBlock := map[string]bool{}
 	refused := map[string]int{}
 	var statements, passed, functions int
@@ -58,7 +59,11 @@ func TestOdooUnderReadOnly(t *testing.T) {
 		if !strings.HasPrefix(r.App, "odoo-") {
 			continue // psql and pg_dump, which restore and save a copy
 		}
-		b := inspector.Inspect(t.Context(), []byte(r.SQL), inspect.Lexing{})
+		b := facts[r.Shape]
+		if b == nil {
+			b = inspector.Inspect(t.Context(), []byte(r.SQL), inspect.Lexing{})
+			facts[r.Shape] = b
+		}
 		tx, epoch := policy.TxIdle, uint64(0)
 		if inBlock[r.Session] {
 			tx, epoch = policy.TxActive, 1

@@ -30,6 +30,7 @@ type recorded struct {
 	App     string `json:"app"`
 	Session string `json:"session"`
 	SQL     string `json:"sql"`
+	Shape   string `json:"shape"` // equal for texts that differ in literals only
 }
 
 // An installation of Odoo, statement by statement, is answered through

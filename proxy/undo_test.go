@@ -92,7 +92,7 @@ var waysOut = []struct {
 const undoSchema = `create function writes() returns bigint volatile language sql as 'insert into public.bus_bus (channel) values (null) returning id';
 create function opens() returns text language sql as $$select set_config('default_transaction_read_only', 'off', false)$$;
 create function opens_now() returns text language plpgsql as $$begin set transaction_read_only = off; return 'done'; end$$;
-create function opens_inside() returns bigint language plpgsql set transaction_read_only = off as $$declare n bigint; begin insert into public.bus_bus (channel) values (null) returning id into n; return n; end$$;
+create function opens_inside() returns bigint language plpgsql set default_transaction_read_only = off as $$declare n bigint; begin insert into public.bus_bus (channel) values (null) returning id into n; return n; end$$;
 create procedure opens_and_writes() language plpgsql as $$begin commit; set transaction read write; insert into public.bus_bus (channel) values (null); end$$;`
 
 // The same way out is tried in each protocol.
