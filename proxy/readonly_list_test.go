@@ -222,8 +222,7 @@ func (g *guard) alone(d *peer, r *risky) string {
 
 // list is the page's table: statement, one column for each version, lockkeeper.
 type list struct {
-	rows  map[string]map[string]string
-	order []string
+	rows map[string]map[string]string
 }
 
 var listColumns = []string{"14", "15", "16", "17", "18", "lockkeeper"}

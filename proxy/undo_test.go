@@ -181,8 +181,10 @@ func TestNothingInTheStartupPacketUndoesReadOnly(t *testing.T) {
 	g := newGuard(t)
 	g.readOnly(policy.RefuseCommit, 0)
 	for _, parameters := range [][]string{
-		{"options", "-c default_transaction_read_only=off"}, {"default_transaction_read_only", "off"},
-		{"options", "-c transaction_read_only=off"}, {"options", "-c default_transaction_isolation=serializable -c default_transaction_deferrable=on"},
+		{"options", "-c default_transaction_read_only=off"},
+		{"default_transaction_read_only", "off"},
+		{"options", "-c transaction_read_only=off"},
+		{"options", "-c default_transaction_isolation=serializable -c default_transaction_deferrable=on"},
 	} {
 		p, err := dialPeer(t, g.addr, "postgres", g.db, parameters...)
 		if err != nil {

@@ -79,16 +79,15 @@ type flips struct {
 
 // tally is what the flips came to.
 type tally struct {
-	flips                         map[string]int
-	kills, waited, cancelled      int
-	terminated, refused           int
-	commits, behind, transactions int
+	flips                        map[string]int
+	kills, waited, cancelled     int
+	terminated, behind, modified int
 }
 
 func (s *tally) String() string {
 	return fmt.Sprintf("lockkeeper was killed %d times; %d sessions were waited for, %d statements cancelled, %d server processes terminated; "+
 		"in the WAL %d transactions with changes to user relations, and %d commits behind a position, none of such a transaction",
-		s.kills, s.waited, s.cancelled, s.terminated, s.transactions, s.behind)
+		s.kills, s.waited, s.cancelled, s.terminated, s.modified, s.behind)
 }
 
 func (f *flips) modes() string {
@@ -239,7 +238,7 @@ func (f *flips) readWAL(what, from, lifted string) {
 		for _, m := range userRelation.FindAllStringSubmatch(row[1], -1) {
 			if n, _ := strconv.Atoi(m[1]); n >= 16384 && !f.changed[row[0]] {
 				f.changed[row[0]] = true
-				f.sum.transactions++
+				f.sum.modified++
 			}
 		}
 	}
