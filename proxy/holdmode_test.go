@@ -254,3 +254,18 @@ func TestTransactionsInFlightUnderModeHold(t *testing.T) {
 		t.Errorf("the next one: %s", got)
 	}
 }
+
+// An Execute of a portal that SQL has made waits, too, with no Bind before it.
+func TestModeHoldHoldsAnExecuteAlone(t *testing.T) {
+	g := newGuard(t)
+	p := g.peer()
+	p.ok("declare c cursor with hold for select 7")
+	g.holdWrites(time.Hour)
+	p.send(pipeline("E c ; S")...)
+	g.awaitHeld(1)
+	g.contain()
+	if got := strings.Join(p.until('Z'), ", "); got != "D 7, C SELECT 1, Z I" && got != "D 7, C FETCH 1, Z I" {
+		t.Error(got)
+	}
+	p.end()
+}

@@ -220,6 +220,12 @@ func (s *Session) execute(m wire.Message) action {
 		return act
 	}
 	s.decision = d
+	if d.Obligations.Hold != nil { // with no Bind before it: a portal of SQL
+		if act, goOn := s.hold(&s.decision); !goOn {
+			return act
+		}
+		d = s.decision
+	}
 	if d.Verdict == policy.Allow && commits(b) && s.seg.writes && s.late() != nil {
 		s.decision.Obligations.GateCommit = true // a block that was made of what the pipeline has written
 	}
