@@ -96,7 +96,7 @@ create function opens_inside() returns bigint language plpgsql set default_trans
 create procedure opens_and_writes() language plpgsql as $$begin commit; set transaction read write; insert into public.bus_bus (channel) values (null); end$$;`
 
 // The same way out is tried in each protocol.
-var protocols = map[string]func(p *peer, texts []string) string{
+var wireProtocols = map[string]func(p *peer, texts []string) string{
 	"simple": func(p *peer, texts []string) string {
 		var out []string
 		for _, sql := range texts {
@@ -152,7 +152,7 @@ func TestNothingUndoesReadOnly(t *testing.T) {
 			}
 			before := d.value(state)
 			g.readOnly(policy.RefuseCommit, 0)
-			got := protocols[protocol](p, append(append([]string(nil), way.since...), write, "commit"))
+			got := wireProtocols[protocol](p, append(append([]string(nil), way.since...), write, "commit"))
 			if !strings.Contains(got, "E ") {
 				t.Errorf("%s, %s: %s: %s", way.name, protocol, write, got)
 			}
