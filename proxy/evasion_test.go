@@ -175,7 +175,7 @@ type judge struct {
 const (
 	judgeUser = "conf" // a superuser that two cases name
 	judgeDB   = "evasion"
-	patience  = 6 * time.Second // much more than the longest lock_timeout, and what the watchdog adds to it
+	patience  = 30 * time.Second // much more than the longest lock_timeout and what the watchdog adds to it, on a slow machine, too
 )
 
 func newJudge(t *testing.T, g *guard) *judge {

@@ -175,8 +175,7 @@ func undoServer(t *testing.T) *pgtest.Server {
 	return pgtest.Start(t, pgtest.Setting("max_prepared_transactions", "5"))
 }
 
-// The startup packet cannot undo it either, nor where lockkeeper's sessions are
-// PgBouncer's, which hands a session on between transactions.
+// The startup packet cannot undo it either.
 func TestNothingInTheStartupPacketUndoesReadOnly(t *testing.T) {
 	g := newGuard(t)
 	g.readOnly(policy.RefuseCommit, 0)
