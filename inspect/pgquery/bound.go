@@ -325,13 +325,14 @@ func columnOf(n *pg.Node) (qualifier, column string) {
 }
 
 // targetColumn returns the name of the target's column that n is, perhaps cast
-// to a type that keeps its values apart; "" when it is none.
+// to a type that keeps its values apart; "" when it is none, and for tableoid,
+// which no row is found by.
 func (e *rows) targetColumn(n *pg.Node) string {
 	for n.GetTypeCast() != nil && keepsApart(n.GetTypeCast().TypeName) {
 		n = n.GetTypeCast().Arg
 	}
 	qualifier, column := columnOf(n)
-	if qualifier == e.alias || qualifier == "" && len(e.sources) == 0 {
+	if column != "tableoid" && (qualifier == e.alias || qualifier == "" && len(e.sources) == 0) {
 		return column
 	}
 	return ""
