@@ -320,7 +320,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		_ = server.Close()
 		return fmt.Errorf("begin session: %w", err)
 	}
-	s.run(c, x)
+	s.run(c)
 	return nil
 }
 
@@ -361,7 +361,7 @@ func (s *Server) target(database string) (string, *Target, error) {
 }
 
 // run registers the session, moves its bytes and logs its end.
-func (s *Server) run(c *conn, x *session.Session) {
+func (s *Server) run(c *conn) {
 	s.mu.Lock()
 	s.sessions[c.id] = c
 	s.mu.Unlock()
@@ -379,12 +379,17 @@ func (s *Server) run(c *conn, x *session.Session) {
 		s.stats.ended.add(c.database, &done, s.cfg.Servers)
 	}
 	s.mu.Unlock()
-	st := x.State() // nobody else has the session any more
-	note.ended(st.PID, x.Quiet() || cause == serverClosed)
+	var st session.State
+	var application string
+	quiet := false
+	c.pair.Do(func(x *session.Session) { // who listed the sessions a moment ago still has this one
+		st, quiet, application = x.State(), x.Quiet(), x.Subject().Application
+	})
+	note.ended(st.PID, quiet || cause == serverClosed)
 	in, out := c.pair.Traffic()
 	s.deps.Logger.LogAttrs(s.ctx, slog.LevelInfo, "session ended",
 		slog.Uint64("session", c.id), slog.String("user", c.user), slog.String("database", c.database),
-		slog.String("application", x.Subject().Application), slog.String("address", c.ends.client),
+		slog.String("application", application), slog.String("address", c.ends.client),
 		slog.Uint64("server_pid", uint64(st.PID)), slog.Duration("age", s.deps.Now().Sub(c.connected)),
 		slog.Int64("bytes_in", in), slog.Int64("bytes_out", out), slog.Int64("rows_written", st.RowsWritten), slog.String("cause", cause))
 }
