@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"lockkeeper/inspect/lex"
 )
 
 // The cache's fixed costs and limits, in bytes.
@@ -13,11 +15,12 @@ const (
 	entryBytes      = 256      // an entry without its text: map, list and header, rounded up
 	minShardBytes   = 1 << 20
 	maxShards       = 16
+	dependenceBytes = 16
 )
 
-// cache maps exact texts to batches and is bounded by an estimate of the
-// bytes that it holds. It is sharded by a hash of the text; the seed is
-// random, so that nobody can choose texts that collide.
+// cache maps keys to batches and is bounded by an estimate of the bytes that
+// it holds. It is sharded by a hash of the key; the seed is random, so that
+// nobody can choose keys that collide, and keys are compared byte by byte.
 type cache struct {
 	seed   maphash.Seed
 	shards []shard
@@ -30,10 +33,14 @@ type shard struct {
 	limit int64
 }
 
+// entry is what is kept under one key: a whole text, a shape, or a shape with
+// constants. It is immutable.
 type entry struct {
-	text  string
-	batch *Batch
-	bytes int64
+	key     string
+	exact   bool         // key is a whole text
+	batch   *Batch       // nil where depends is not empty
+	depends []dependence // what the shape's facts depend on beside it: they are kept under the longer key
+	bytes   int64
 }
 
 func newCache(limit int64) *cache {
@@ -49,30 +56,39 @@ func newCache(limit int64) *cache {
 	return c
 }
 
-// get returns the batch of a text that was put before, or nil. It does not
-// allocate.
-func (c *cache) get(text []byte) *Batch {
-	if len(text) > cachedTextBytes {
-		return nil
+// sum is the hash of a key.
+func (c *cache) sum(key []byte, exact bool) uint64 {
+	sum := maphash.Bytes(c.seed, key)
+	if exact {
+		return ^sum
 	}
-	sum := maphash.Bytes(c.seed, text)
-	s := &c.shards[sum%uint64(len(c.shards))]
+	return sum
+}
+
+func (c *cache) shard(sum uint64) *shard { return &c.shards[sum%uint64(len(c.shards))] }
+
+// get returns what is kept under a key, or nil. It does not allocate.
+func (c *cache) get(key []byte, exact bool) *entry {
+	sum := c.sum(key, exact)
+	s := c.shard(sum)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.lru.Get(sum); ok && e.text == string(text) {
-		return e.batch
+	if e, ok := s.lru.Get(sum); ok && e.exact == exact && e.key == string(key) {
+		return e
 	}
 	return nil
 }
 
-// put keeps a text's batch, at the cost of the ones not used for longest.
-func (c *cache) put(text []byte, b *Batch) {
-	if len(text) > cachedTextBytes {
-		return
+// put keeps an entry under a key, at the cost of the ones not used for
+// longest.
+func (c *cache) put(key []byte, e entry) {
+	e.key = string(key)
+	e.bytes = entryBytes + int64(len(key)) + dependenceBytes*int64(len(e.depends))
+	if e.batch != nil {
+		e.bytes += e.batch.sizeBytes()
 	}
-	sum := maphash.Bytes(c.seed, text)
-	s := &c.shards[sum%uint64(len(c.shards))]
-	e := &entry{text: string(text), batch: b, bytes: entryBytes + int64(len(text)) + b.sizeBytes()}
+	sum := c.sum(key, e.exact)
+	s := c.shard(sum)
 	if e.bytes > s.limit {
 		return
 	}
@@ -80,10 +96,57 @@ func (c *cache) put(text []byte, b *Batch) {
 	defer s.mu.Unlock()
 	s.lru.Remove(sum) // Add would not tell us what it replaces
 	s.bytes += e.bytes
-	s.lru.Add(sum, e)
+	s.lru.Add(sum, &e)
 	for s.bytes > s.limit {
 		s.lru.RemoveOldest()
 	}
+}
+
+// find returns what is known of a text, or nil. It does not allocate.
+func (c *cache) find(k *key, text []byte) *Batch {
+	if k.why == lex.Shaped {
+		if e := c.get(k.shape.Key, false); e != nil {
+			if len(e.depends) == 0 {
+				return e.batch
+			}
+			if e := c.get(k.with(text, e.depends), false); e != nil {
+				return e.batch
+			}
+		}
+	}
+	if e := c.get(text, true); e != nil {
+		return e.batch
+	}
+	return nil
+}
+
+// keep keeps a text's facts: by the text's shape, and what of its constants
+// matters to them or to those of others of the shape; or by the whole text.
+func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (byShape bool) {
+	if k.why == lex.Shaped && constants != nil {
+		var others []dependence
+		before := c.get(k.shape.Key, false)
+		if before != nil {
+			others = before.depends
+		}
+		if depends, ok := k.depends(text, constants, others); ok {
+			c.keepShape(k, text, b, depends)
+			return true
+		}
+	}
+	c.put(text, entry{batch: b, exact: true})
+	return false
+}
+
+// keepShape keeps facts under a shape, or where they depend on constants,
+// under the shape with these: then the shape alone leads there.
+func (c *cache) keepShape(k *key, text []byte, b *Batch, depends []dependence) {
+	if len(depends) == 0 {
+		c.put(k.shape.Key, entry{batch: b})
+		return
+	}
+	c.put(k.shape.Key, entry{depends: depends})
+	c.put(k.with(text, depends), entry{batch: b})
 }
 
 // sizeBytes returns how much the cache holds.
@@ -93,6 +156,18 @@ func (c *cache) sizeBytes() int64 {
 		s := &c.shards[i]
 		s.mu.Lock()
 		total += s.bytes
+		s.mu.Unlock()
+	}
+	return total
+}
+
+// entries returns how many entries there are.
+func (c *cache) entries() int {
+	total := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		total += s.lru.Len()
 		s.mu.Unlock()
 	}
 	return total

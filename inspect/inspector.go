@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,6 +98,8 @@ type Inspector struct {
 	limits    Limits
 	parse     ParseFunc
 	cache     *cache
+	keys      sync.Pool // of *key: what a look at the cache needs
+	flights   flights
 	shortener shortener
 	slots     chan struct{}
 	metrics   *metrics
@@ -113,6 +116,8 @@ func NewInspector(l Limits, parse ParseFunc, reg prometheus.Registerer) *Inspect
 		limits:    l,
 		parse:     parse,
 		cache:     newCache(l.CacheBytes),
+		keys:      sync.Pool{New: func() any { return new(key) }},
+		flights:   flights{under: make(map[uint64]chan struct{})},
 		shortener: shortener{seed: maphash.MakeSeed()},
 		slots:     make(chan struct{}, l.ParseSlots),
 	}
@@ -127,7 +132,7 @@ func (i *Inspector) Lookup(text []byte, how Lexing) *Batch {
 	if how.differs(text) {
 		return nil
 	}
-	b := i.cache.get(text)
+	b := i.find(text)
 	if b == nil {
 		i.metrics.misses.Inc()
 		return nil
@@ -164,11 +169,62 @@ func (i *Inspector) inspect(ctx context.Context, text []byte, how Lexing) *Batch
 	return b
 }
 
-// standard is inspect for a text that reads as the parser reads it.
-func (i *Inspector) standard(ctx context.Context, text []byte) *Batch {
-	if b := i.cache.get(text); b != nil {
-		return b
+// find returns what is kept of a text, or nil. It does not allocate.
+func (i *Inspector) find(text []byte) *Batch {
+	if len(text) > i.cacheable() {
+		return nil
 	}
+	k, _ := i.keys.Get().(*key)
+	k.read(i, text)
+	b := i.cache.find(k, text)
+	i.keys.Put(k)
+	return b
+}
+
+// cacheable is the length up to which texts are kept: they go to the parser
+// as they are.
+func (i *Inspector) cacheable() int { return min(cachedTextBytes, i.limits.ParseBytes) }
+
+// keep keeps what was found out about a text.
+func (i *Inspector) keep(text []byte, b *Batch, constants []Constant) {
+	if len(text) > i.cacheable() {
+		i.metrics.unshaped(unshapedLong).Inc()
+		return
+	}
+	k, _ := i.keys.Get().(*key)
+	k.read(i, text)
+	if !i.cache.keep(k, text, b, constants) {
+		i.metrics.unshaped(unshapedReason(k.why)).Inc()
+	}
+	i.keys.Put(k)
+}
+
+// standard is inspect for a text that reads as the parser reads it. Sessions
+// that ask for texts of one shape at a time wait for one of them to parse.
+func (i *Inspector) standard(ctx context.Context, text []byte) *Batch {
+	ctx, cancel := context.WithTimeoutCause(ctx, i.limits.ParseWait, errBusy)
+	defer cancel()
+	for range maxFlights {
+		if b := i.find(text); b != nil {
+			return b
+		}
+		done, other := i.flights.begin(i.flightOf(text))
+		if other == nil {
+			defer done()
+			return i.read(ctx, text)
+		}
+		i.metrics.shared.Inc()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return NewUnknown(reasonOf(ctx), WordsOf(text))
+		}
+	}
+	return i.read(ctx, text)
+}
+
+// read is standard for a text of which nothing is known.
+func (i *Inspector) read(ctx context.Context, text []byte) *Batch {
 	if why := i.costly(text); why != "" {
 		return &Batch{Class: Unknown, Why: why, Costly: true}
 	}
@@ -183,10 +239,12 @@ func (i *Inspector) standard(ctx context.Context, text []byte) *Batch {
 		return NewUnknown(why, WordsOf(text))
 	}
 	b := i.parseInSlot(string(short))
+	constants := b.Constants
+	b.Constants = nil
 	if len(short) != len(text) {
 		return b.withoutPositions()
 	}
-	i.cache.put(text, b)
+	i.keep(text, b, constants)
 	return b
 }
 
@@ -211,16 +269,22 @@ func (i *Inspector) acquire(ctx context.Context) (why string) {
 		return ""
 	default:
 	}
-	wait := time.NewTimer(i.limits.ParseWait)
-	defer wait.Stop()
 	select {
 	case i.slots <- struct{}{}:
 		return ""
-	case <-wait.C:
-		return ReasonBusy
 	case <-ctx.Done():
-		return ReasonCanceled
+		return reasonOf(ctx)
 	}
+}
+
+// errBusy is the cause of a context that ended because the parser was busy.
+var errBusy = errors.New(ReasonBusy)
+
+func reasonOf(ctx context.Context) string {
+	if errors.Is(context.Cause(ctx), errBusy) {
+		return ReasonBusy
+	}
+	return ReasonCanceled
 }
 
 func (i *Inspector) parseInSlot(text string) *Batch {

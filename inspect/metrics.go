@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"lockkeeper/inspect/lex"
 )
 
 // metrics are the inspector's; see docs/reference/metrics.
@@ -11,7 +13,34 @@ type metrics struct {
 	hits, misses, slow, fromTokens                 prometheus.Counter
 	seconds                                        prometheus.Histogram
 	lexing, tooLong, busy, canceled, costly, other prometheus.Counter
+	shared                                         prometheus.Counter
+	exact                                          *prometheus.CounterVec
 }
+
+// The reasons why facts are kept by the whole text, or for long texts not at
+// all. They are those of package lex, and two of our own.
+const (
+	unshapedLong      = "long"
+	unshapedConstants = "constants"
+)
+
+func unshapedReason(why lex.Unshaped) string {
+	switch why {
+	case lex.NoQuery:
+		return "no_query"
+	case lex.Several:
+		return "several"
+	case lex.Uncertain:
+		return "uncertain"
+	case lex.Crowded:
+		return "crowded"
+	case lex.Shaped:
+	}
+	return unshapedConstants
+}
+
+// unshaped counts a text whose facts are not kept by its shape.
+func (m *metrics) unshaped(reason string) prometheus.Counter { return m.exact.WithLabelValues(reason) }
 
 func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 	counter := func(name, help string) prometheus.Counter {
@@ -41,11 +70,21 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 		canceled: unknown.WithLabelValues("canceled"),
 		costly:   unknown.WithLabelValues("costly"),
 		other:    unknown.WithLabelValues("parser"),
+		shared:   counter("shared_parses_total", "Texts that waited for another session's parse of the same shape."),
+		exact: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lockkeeper_inspect_unshaped_total",
+			Help: "Parsed texts whose facts are not kept by their shape but by the whole text, or not at all where it is long, by reason.",
+		}, []string{"reason"}),
+	}
+	for _, reason := range []string{"no_query", "several", "uncertain", "crowded", unshapedLong, unshapedConstants} {
+		m.exact.WithLabelValues(reason)
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.seconds, unknown,
+	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.seconds, unknown, m.shared, m.exact,
+		gauge("cache_entries", "Entries of the cache: shapes, shapes with constants that matter, and whole texts.",
+			func() float64 { return float64(i.cache.entries()) }),
 		gauge("cache_bytes", "Estimated size of the cache.", func() float64 { return float64(i.cache.sizeBytes()) }),
 		gauge("parse_slots_used", "Texts being parsed.", func() float64 { return float64(len(i.slots)) }),
 		gauge("parse_slots", "Texts that may be parsed at a time.", func() float64 { return float64(cap(i.slots)) }))

@@ -168,7 +168,7 @@ type Statement struct {
 	Bound     Bound      // the widest of its Relations' bounds
 	Hidden    Hidden
 
-	Start, Len int // where it stands in the text, in bytes, without the semicolon; Len 0 means to the end
+	Start, Len int // where it stands in the text, in bytes, without the semicolon; Len 0 means to the end. Both are 0 for a text of one query
 
 	NoBlock      bool // cannot run inside a transaction block (PreventInTransactionBlock in the server)
 	Concurrently bool // CONCURRENTLY: waits for transactions by design, never gets a lock_timeout
@@ -234,6 +234,11 @@ type Batch struct {
 	// Fleeting is set where the batch was made for one message: nobody will
 	// ask about it again.
 	Fleeting bool
+
+	// Constants are those of the text's constants whose content the facts
+	// depend on; nil where that is not known. The parser tells the Inspector,
+	// which takes it out.
+	Constants []Constant
 
 	// Words are the identifier-like words of a text whose class is Unknown,
 	// folded to lower case and sorted. nil means "any word may occur" there.

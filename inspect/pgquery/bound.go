@@ -401,8 +401,8 @@ func (e *rows) arrayLength(n *pg.Node) (length int, ok bool) {
 	case *pg.Node_AArrayExpr:
 		return e.elementsLength(v.AArrayExpr.Elements)
 	case *pg.Node_AConst:
-		if s := v.AConst.GetSval(); s != nil {
-			return strings.Count(s.Sval, ",") + 1, true
+		if text, isText := e.w.search.literal(n); isText {
+			return strings.Count(text, ",") + 1, true
 		}
 	}
 	return 0, false

@@ -97,7 +97,7 @@ func (k *folder) same(a, b *pg.Node) bool {
 			return true
 		}
 	}
-	return equal(a, b) && !k.search.varies(a)
+	return k.search.equal(a, b) && !k.search.varies(a)
 }
 
 // hasNull reports whether the expression is the constant NULL.
@@ -165,7 +165,7 @@ func (k *folder) isNeutral(op string, n *pg.Node) bool {
 	case "*", "/":
 		return v.number() == 1
 	case "||":
-		return v.kind == valueText && v.s == ""
+		return v.isText("")
 	default:
 		return false
 	}
@@ -189,16 +189,18 @@ func foldValues(op string, a, b value) value {
 		return nullValue
 	}
 	if a.kind == valueText && b.kind == valueText {
-		return foldTexts(op, a.s, b.s)
+		return foldTexts(op, a.read().s, b.read().s)
 	}
 	if a.kind == valueBool && b.kind == valueText || a.kind == valueText && b.kind == valueBool {
 		a, b = a.boolean(), b.boolean()
 	}
 	if a.kind == valueBool && b.kind == valueBool {
-		return foldNumbers(op, toNumber(a.b), toNumber(b.b))
+		return foldNumbers(op, toNumber(a.read().b), toNumber(b.read().b))
 	}
-	if l, r := a.number(), b.number(); !math.IsNaN(l) && !math.IsNaN(r) {
-		return foldNumbers(op, l, r)
+	if a.mayBeNumber() && b.mayBeNumber() {
+		if l, r := a.number(), b.number(); !math.IsNaN(l) && !math.IsNaN(r) {
+			return foldNumbers(op, l, r)
+		}
 	}
 	return value{notNull: a.notNull && b.notNull && isOperatorStrict(op)}
 }
@@ -290,7 +292,7 @@ func (k *folder) foldAlgebra(op string, a, b *pg.Node) value {
 	}
 }
 
-func isEmptyText(v value) bool { return v.kind == valueText && v.s == "" }
+func isEmptyText(v value) bool { return v.isText("") }
 
 // notNegative are functions whose result is never below zero.
 var notNegative = map[string]bool{
@@ -305,11 +307,14 @@ func (k *folder) foldRange(op string, a, b *pg.Node) value {
 	if isNotNegative(b) && !isNotNegative(a) {
 		return k.foldRange(mirror(op), b, a)
 	}
+	if !isNotNegative(a) {
+		return unknownValue
+	}
 	limit := k.fold(b).number()
 	if isRandom(a) && (op == "<" && limit >= 1 || op == "<=" && limit >= 1) {
 		return boolValue(true)
 	}
-	if !isNotNegative(a) || math.IsNaN(limit) {
+	if math.IsNaN(limit) {
 		return unknownValue
 	}
 	switch {
@@ -386,6 +391,7 @@ func (k *folder) foldNullif(x *pg.A_Expr) value {
 
 // foldIn is IN and NOT IN of a list.
 func (k *folder) foldIn(op string, a *pg.Node, items []*pg.Node) value {
+	k.search.counted(items)
 	if len(items) > maxPairs {
 		return k.foldLongIn(op, a, items)
 	}
@@ -459,9 +465,10 @@ func (k *folder) foldMatch(op string, pattern *pg.Node) value {
 	if v.kind != valueText {
 		return unknownValue
 	}
-	matchesAll := v.s != "" && strings.Trim(v.s, "%") == ""
+	text := v.read().s
+	matchesAll := text != "" && strings.Trim(text, "%") == ""
 	if regular {
-		matchesAll = matchesEverything(v.s)
+		matchesAll = matchesEverything(text)
 	}
 	if !matchesAll {
 		return unknownValue

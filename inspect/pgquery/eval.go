@@ -133,16 +133,16 @@ func (k *folder) opposite(a, b *pg.Node) bool {
 		return false
 	}
 	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
-		return equal(a, nb.Args[0])
+		return k.search.equal(a, nb.Args[0])
 	}
 	if x, y := a.GetNullTest(), b.GetNullTest(); x != nil && y != nil {
-		return x.Nulltesttype != y.Nulltesttype && equal(x.Arg, y.Arg)
+		return x.Nulltesttype != y.Nulltesttype && k.search.equal(x.Arg, y.Arg)
 	}
 	if x, y := a.GetBooleanTest(), b.GetBooleanTest(); x != nil && y != nil {
-		return oppositeTests[x.Booltesttype] == y.Booltesttype && equal(x.Arg, y.Arg)
+		return oppositeTests[x.Booltesttype] == y.Booltesttype && k.search.equal(x.Arg, y.Arg)
 	}
 	if x, y := a.GetAExpr(), b.GetAExpr(); x != nil && y != nil && x.Kind == y.Kind {
-		return negators[opName(x)] == opName(y) && opName(y) != "" && equal(x.Lexpr, y.Lexpr) && equal(x.Rexpr, y.Rexpr)
+		return negators[opName(x)] == opName(y) && opName(y) != "" && k.search.equal(x.Lexpr, y.Lexpr) && k.search.equal(x.Rexpr, y.Rexpr)
 	}
 	return false
 }
@@ -189,7 +189,7 @@ func (e *rows) evalOperator(x *pg.A_Expr, not bool) outcome {
 	switch op := opName(x); {
 	case not && op == "<>" && x.Kind == pg.A_Expr_Kind_AEXPR_OP:
 		return e.evalEquals(x.Lexpr, x.Rexpr)
-	case isEmptyArray(x.Rexpr) && (x.Kind == pg.A_Expr_Kind_AEXPR_OP_ALL && !not || x.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY && not):
+	case (x.Kind == pg.A_Expr_Kind_AEXPR_OP_ALL && !not || x.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY && not) && e.w.search.isEmptyArray(x.Rexpr):
 		return outcome{cond: condTrue}
 	case not || op != "=":
 		return outcome{}
@@ -205,15 +205,15 @@ func (e *rows) evalOperator(x *pg.A_Expr, not bool) outcome {
 }
 
 // isEmptyArray reports whether an array has no elements: nothing is in it.
-func isEmptyArray(n *pg.Node) bool {
+func (s *search) isEmptyArray(n *pg.Node) bool {
 	for n.GetTypeCast() != nil {
 		n = n.GetTypeCast().Arg
 	}
 	if a := n.GetAArrayExpr(); a != nil {
 		return len(a.Elements) == 0
 	}
-	s := n.GetAConst().GetSval()
-	return s != nil && strings.ReplaceAll(s.Sval, " ", "") == "{}"
+	text, ok := s.literal(n)
+	return ok && strings.ReplaceAll(text, " ", "") == "{}"
 }
 
 // isEmpty reports whether a query returns nothing for certain.
@@ -314,6 +314,7 @@ func (e *rows) orItself(key, other *pg.Node) bool {
 }
 
 func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
+	e.w.search.counted(items)
 	o := outcome{cond: condFalse}
 	if len(items) <= maxPairs || key.GetRowExpr() != nil {
 		for _, item := range items {
@@ -401,7 +402,7 @@ func (e *rows) inSubselect(test *pg.Node, s *pg.SelectStmt) outcome {
 // than one row.
 func (k *folder) scalar(s *pg.SelectStmt) *pg.Node {
 	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || s.WhereClause != nil || s.HavingClause != nil ||
-		len(s.ValuesLists) > 0 || len(s.TargetList) != 1 || limits(s) || k.search.returnsSets(s.TargetList) {
+		len(s.ValuesLists) > 0 || len(s.TargetList) != 1 || k.search.limits(s) || k.search.returnsSets(s.TargetList) {
 		return nil
 	}
 	return s.TargetList[0].GetResTarget().GetVal()

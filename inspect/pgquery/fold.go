@@ -28,6 +28,8 @@ type value struct {
 	num     float64
 	s       string
 	notNull bool // never NULL, whatever it is
+
+	from *constant // where the content is still to be read from: see read
 }
 
 var (
@@ -52,13 +54,13 @@ func (v value) isFalse() bool { b := v.boolean(); return b.kind == valueBool && 
 func (v value) boolean() value {
 	switch v.kind {
 	case valueText:
-		if b, ok := parseBool(strings.TrimSpace(v.s)); ok {
+		if b, ok := parseBool(strings.TrimSpace(v.read().s)); ok {
 			return boolValue(b)
 		}
 	case valueNumber:
-		return boolValue(v.num != 0)
+		return boolValue(v.read().num != 0)
 	case valueBool, valueNull:
-		return v
+		return v.read()
 	case valueUnknown:
 	}
 	return value{notNull: v.notNull}
@@ -68,9 +70,9 @@ func (v value) boolean() value {
 func (v value) number() float64 {
 	switch v.kind {
 	case valueNumber:
-		return v.num
+		return v.read().num
 	case valueText:
-		if f, err := strconv.ParseFloat(strings.TrimSpace(v.s), 64); err == nil {
+		if f, err := strconv.ParseFloat(strings.TrimSpace(v.read().s), 64); err == nil {
 			return f
 		}
 	case valueUnknown, valueNull, valueBool:
@@ -124,7 +126,7 @@ func (k *folder) foldLoosely(n *pg.Node) (v value, loose bool) {
 func (k *folder) fold(n *pg.Node) value {
 	switch v := n.GetNode().(type) {
 	case *pg.Node_AConst:
-		return foldConst(v.AConst)
+		return k.foldConst(v.AConst)
 	case *pg.Node_ColumnRef:
 		return k.foldColumn(v.ColumnRef)
 	case nil, *pg.Node_ParamRef:
@@ -195,24 +197,6 @@ func (k *folder) foldNode(n *pg.Node) value {
 	}
 }
 
-func foldConst(c *pg.A_Const) value {
-	if c.Isnull {
-		return nullValue
-	}
-	switch v := c.Val.(type) {
-	case *pg.A_Const_Ival:
-		return numberValue(float64(v.Ival.GetIval()))
-	case *pg.A_Const_Fval:
-		return numberValue(textValue(v.Fval.GetFval()).number())
-	case *pg.A_Const_Boolval:
-		return boolValue(v.Boolval.GetBoolval())
-	case *pg.A_Const_Sval:
-		return textValue(v.Sval.GetSval())
-	default:
-		return someValue
-	}
-}
-
 // systemColumns are never NULL in a table's row. Source: manual, section 5.5.
 var systemColumns = map[string]bool{"tableoid": true, "xmin": true, "cmin": true, "xmax": true, "cmax": true, "ctid": true}
 
@@ -236,7 +220,7 @@ func (k *folder) foldCast(c *pg.TypeCast) value {
 		return v.boolean()
 	case "int2", "int4", "int8", "numeric", "float4", "float8":
 		if v.kind == valueBool {
-			return numberValue(map[bool]float64{true: 1}[v.b])
+			return numberValue(toNumber(v.read().b))
 		}
 		return numberValue(v.number())
 	case "text", "varchar":
@@ -375,7 +359,7 @@ func (k *folder) foldCase(c *pg.CaseExpr) value {
 // common returns the value that all of these have.
 func common(values []value) value {
 	for _, v := range values[1:] {
-		if v != values[0] {
+		if v.read() != values[0].read() {
 			return unknownValue
 		}
 	}
@@ -400,7 +384,7 @@ func (k *folder) foldSubLink(s *pg.SubLink) value {
 // foldExists knows EXISTS of a query without FROM: it has one row, if its
 // WHERE says so.
 func (k *folder) foldExists(s *pg.SelectStmt) value {
-	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s) ||
+	if s == nil || s.Larg != nil || len(s.FromClause) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || k.search.limits(s) ||
 		k.search.returnsSets(s.TargetList) {
 		return someValue
 	}

@@ -64,6 +64,7 @@ func (w *walker) listLength(s *pg.SelectStmt, depth int) (length int, ok bool) {
 	case s.Larg != nil:
 		return 0, false
 	case len(s.ValuesLists) > 0:
+		w.search.countedRows(s.ValuesLists)
 		return len(s.ValuesLists), true
 	case len(s.FromClause) == 0:
 		return w.rowLength(s.TargetList)
@@ -108,7 +109,7 @@ func (e *rows) wholeColumn(n *pg.Node, qualifier, column string, depth int) stri
 			return e.wholeOutput(v.RangeSubselect.Subquery.GetSelectStmt(), column, depth+1)
 		}
 	case *pg.Node_RangeTableSample:
-		if samplesAll(v.RangeTableSample) {
+		if e.w.search.samplesAll(v.RangeTableSample) {
 			return e.wholeColumn(v.RangeTableSample.Relation, qualifier, column, depth)
 		}
 	case *pg.Node_JoinExpr:
@@ -176,7 +177,7 @@ func isStar(n *pg.Node) bool {
 // keepsRows reports whether a query returns something for each row of its
 // one FROM item: nothing filters, groups or limits them.
 func (e *rows) keepsRows(s *pg.SelectStmt) bool {
-	if s.Larg != nil || len(s.FromClause) != 1 || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s) {
+	if s.Larg != nil || len(s.FromClause) != 1 || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || e.w.search.limits(s) {
 		return false
 	}
 	if s.WhereClause == nil {
@@ -207,17 +208,17 @@ func (w *walker) scopeOf(c *pg.WithClause) (leave func()) {
 }
 
 // samplesAll reports whether TABLESAMPLE takes everything: 100 percent.
-func samplesAll(s *pg.RangeTableSample) bool {
-	return len(s.Args) == 1 && (&folder{search: &search{}}).fold(s.Args[0]).number() >= 100
+func (s *search) samplesAll(t *pg.RangeTableSample) bool {
+	return len(t.Args) == 1 && (&folder{search: s}).fold(t.Args[0]).number() >= 100
 }
 
 // limits reports whether the query has a LIMIT or OFFSET that may leave rows
 // out.
-func limits(s *pg.SelectStmt) bool {
-	if s.LimitOffset != nil {
+func (s *search) limits(q *pg.SelectStmt) bool {
+	if q.LimitOffset != nil {
 		return true
 	}
-	return s.LimitCount != nil && !s.LimitCount.GetAConst().GetIsnull()
+	return q.LimitCount != nil && !s.isNull(q.LimitCount)
 }
 
 // inSelect is the outcome of column IN (SELECT …).
@@ -245,7 +246,7 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 // joined by nothing but the key, every row finds itself.
 func (e *rows) exists(s *pg.SelectStmt) outcome {
 	switch {
-	case s == nil || s.Larg != nil || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || limits(s):
+	case s == nil || s.Larg != nil || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || e.w.search.limits(s):
 		return outcome{}
 	case len(s.FromClause) == 0 && s.WhereClause == nil:
 		return outcome{cond: condTrue}

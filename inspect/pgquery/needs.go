@@ -32,7 +32,11 @@ func (a *assumed) notNull(qualifier, name string) bool {
 // taken from the statement's budget: nothing else may become milder by it.
 func (w *walker) vacuousIf(target *pg.RangeVar, from []*pg.Node, where *pg.Node) []string {
 	before := w.search
-	defer func() { w.search = before }()
+	defer func() {
+		before.constants = w.search.constants // what was read of them counts all the same
+		before.blind = before.blind || w.search.blind || w.search.visits > maxVisits
+		w.search = before
+	}()
 	e := w.newRows(target, from)
 	e.values.assumed = &assumed{alias: e.alias, alone: len(from) == 0}
 	e.link(where)

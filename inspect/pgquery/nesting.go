@@ -55,6 +55,14 @@ func refused(text string) (why string) {
 	}
 }
 
+// isDeep reports whether a text that is parsed comes near the limit of levels:
+// another of its shape may be beyond it. The other limits are beyond the length
+// of all texts that are kept by their shape.
+func isDeep(text string) bool {
+	near := levelsAllowed() / 2
+	return len(text) > near && loadOf(text).levels > near
+}
+
 // load is what parsing a text takes.
 type load struct {
 	levels int // an upper bound for the depth of the text's tree

@@ -42,9 +42,16 @@ func Parse(text string) (b *inspect.Batch) {
 	}
 	b = &inspect.Batch{Class: inspect.Read, Statements: make([]inspect.Statement, 0, len(tree.Stmts))}
 	for _, raw := range tree.Stmts {
-		st := statement(raw)
+		st, constants := traced(raw)
+		b.Constants = constants
 		b.Class = inspect.Worse(b.Class, st.Class)
 		b.Statements = append(b.Statements, st)
+	}
+	if len(tree.Stmts) == 1 && isQuery(tree.Stmts[0].Stmt) {
+		b.Statements[0].Start, b.Statements[0].Len = 0, 0 // it is all of the text
+	}
+	if len(b.Statements) != 1 || b.Class == inspect.Unknown || isDeep(utf) {
+		b.Constants = nil // the texts that differ in constants may be read otherwise
 	}
 	if b.Class == inspect.Unknown {
 		b.Words = inspect.WordsOf([]byte(text))
@@ -71,11 +78,21 @@ func unparsed(why, utf, text string) *inspect.Batch {
 
 // statement returns the facts about one statement.
 func statement(raw *pg.RawStmt) inspect.Statement {
+	st, _ := traced(raw)
+	return st
+}
+
+// traced returns the facts about one statement, and of a query, what of its
+// constants they were made from.
+func traced(raw *pg.RawStmt) (inspect.Statement, []inspect.Constant) {
 	w := &walker{}
 	w.statement(raw.Stmt)
 	st := w.finish()
 	st.Start, st.Len = int(raw.StmtLocation), int(raw.StmtLen)
-	return st
+	if !isQuery(raw.Stmt) {
+		return st, nil
+	}
+	return st, w.search.readings()
 }
 
 func unknown(why, text string) *inspect.Batch {

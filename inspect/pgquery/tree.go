@@ -3,6 +3,8 @@ package pgquery
 import (
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"lockkeeper/inspect"
 )
 
 // maxVisits bounds how many nodes are looked at to find out how a statement's
@@ -12,7 +14,12 @@ const maxVisits = 4 << 20
 // search walks trees in search of something, for one statement. When it has
 // looked at too many nodes it finds everything: callers take "found" for the
 // answer that promises less.
-type search struct{ visits int }
+type search struct {
+	visits int
+
+	constants map[int32]inspect.Reading // what was read of the constants, by their places
+	blind     bool                      // something was read whose place is not known
+}
 
 // What steps cost beside a visit of a node.
 const (
@@ -36,7 +43,10 @@ func (s *search) node(n *pg.Node, yes func(*pg.Node) bool) bool {
 		return true
 	}
 	switch v := n.Node.(type) {
-	case nil, *pg.Node_ColumnRef, *pg.Node_AConst, *pg.Node_ParamRef:
+	case *pg.Node_AConst:
+		s.note(v.AConst, inspect.ReadCount) // more of them take more visits
+		return false
+	case nil, *pg.Node_ColumnRef, *pg.Node_ParamRef:
 		return false
 	case *pg.Node_AExpr:
 		return s.node(v.AExpr.Lexpr, yes) || s.node(v.AExpr.Rexpr, yes)
@@ -108,15 +118,7 @@ func (s *search) varies(n *pg.Node) bool {
 	})
 }
 
-// equal reports whether two trees are the same but for where they stand in
-// the text.
-func equal(a, b *pg.Node) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return equalMessages(a.ProtoReflect(), b.ProtoReflect())
-}
-
+// equalMessages is equal for messages; see there.
 func equalMessages(a, b protoreflect.Message) bool {
 	if a.Descriptor() != b.Descriptor() {
 		return false

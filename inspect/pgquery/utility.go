@@ -49,6 +49,16 @@ func (w *walker) query(n *pg.Node) bool {
 	return true
 }
 
+// isQuery reports whether a statement is one that query is for.
+func isQuery(n *pg.Node) bool {
+	switch n.GetNode().(type) {
+	case *pg.Node_SelectStmt, *pg.Node_InsertStmt, *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt:
+		return true
+	default:
+		return false
+	}
+}
+
 // intoOf returns the INTO clause, which of a UNION is its first SELECT's.
 func intoOf(s *pg.SelectStmt) *pg.IntoClause {
 	for s.GetLarg() != nil {

@@ -1,0 +1,126 @@
+package inspect
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"slices"
+
+	"lockkeeper/inspect/lex"
+)
+
+// maxDepends bounds how many constants of a text may matter to its facts for
+// it to be kept by its shape.
+const maxDepends = 64
+
+// quickBytes is the length up to which no text has operators enough to keep
+// the server busy: see lex.Cost, Rescans grow with the square of their number.
+const quickBytes = 16 << 10
+
+// dependence is one constant that facts depend on: a slot of the shape, and
+// what of it matters.
+type dependence struct {
+	slot    int
+	reading Reading
+}
+
+// key is what a text's facts are kept by: its shape where it has one.
+type key struct {
+	shape lex.Shape
+	why   lex.Unshaped
+}
+
+// read makes k the key of text, and keeps text.
+func (k *key) read(i *Inspector, text []byte) {
+	k.why = k.shape.Read(text)
+	if k.why == lex.Shaped && bytes.IndexByte(text, '\\') >= 0 && (len(text) > quickBytes || bytes.Contains(text, []byte("/*"))) &&
+		i.costly(text) != "" {
+		// Read with escapes, what is a literal here may be a costly comment.
+		k.why = lex.Uncertain
+	}
+}
+
+// with returns the shape's key with what of its constants matters, until the
+// next call. A zero byte, which no shape has, parts the two.
+func (k *key) with(text []byte, depends []dependence) []byte {
+	length := len(k.shape.Key)
+	full := append(k.shape.Key, 0)
+	for _, d := range depends {
+		slot := &k.shape.Slots[d.slot]
+		full = binary.AppendUvarint(full, uint64(d.slot))
+		full = append(full, byte(d.reading))
+		switch d.reading {
+		case ReadCount:
+			full = binary.AppendUvarint(full, uint64(slot.Count))
+		case ReadKind:
+			full = append(full, slot.Kind)
+		case ReadValue:
+			full = binary.AppendUvarint(full, uint64(slot.End-slot.Start))
+			full = append(full, text[slot.Start:slot.End]...)
+		}
+	}
+	k.shape.Key = full[:length]
+	return full
+}
+
+// depends returns what facts depend on beside the shape, where they were made
+// from these constants of the text, together with what others depend on. It
+// reports false where that is too much.
+func (k *key) depends(text []byte, constants []Constant, others []dependence) ([]dependence, bool) {
+	list := slices.Clone(others)
+	for _, c := range constants {
+		slot, ok := k.slotAt(text, c.Offset)
+		if !ok {
+			continue // it stands in the key
+		}
+		reading := matters(k.shape.Slots[slot].Mark, c.Reading)
+		if reading == 0 {
+			continue
+		}
+		at, found := slices.BinarySearchFunc(list, slot, func(d dependence, slot int) int { return cmp.Compare(d.slot, slot) })
+		if found {
+			list[at].reading = max(list[at].reading, reading)
+		} else {
+			list = slices.Insert(list, at, dependence{slot, reading})
+		}
+		if len(list) > maxDepends {
+			return nil, false
+		}
+	}
+	return list, true
+}
+
+// slotAt returns the slot of the constant that the parser places at an
+// offset. Signs in front of a number may belong to it.
+func (k *key) slotAt(text []byte, offset int) (slot int, ok bool) {
+	slots := k.shape.Slots
+	slot, _ = slices.BinarySearchFunc(slots, offset, func(s lex.Slot, offset int) int { return cmp.Compare(s.End-1, offset) })
+	if slot == len(slots) {
+		return 0, false
+	}
+	return slot, slots[slot].Start <= offset || offset < len(text) && text[offset] == '-'
+}
+
+// matters returns what of a slot may differ between texts of one shape, of
+// what was read; 0 for nothing.
+func matters(mark lex.Mark, reading Reading) Reading {
+	switch mark {
+	case lex.MarkString, lex.MarkInteger, lex.MarkNumber, lex.MarkBits:
+		if reading < ReadValue {
+			return 0
+		}
+	case lex.MarkAny:
+		if reading < ReadKind {
+			return 0
+		}
+	case lex.MarkNumbers, lex.MarkStrings:
+		if reading < ReadValue {
+			return ReadCount
+		}
+	case lex.MarkRows:
+		if reading > ReadCount {
+			return ReadValue
+		}
+	}
+	return reading
+}

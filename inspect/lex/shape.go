@@ -1,0 +1,471 @@
+package lex
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// Mark is the byte that stands for a constant in a shape's key. No token
+// begins with such a byte, so that two texts with one key have the same
+// tokens but for their constants.
+type Mark byte
+
+// The marks.
+const (
+	MarkString  Mark = 1 + iota // a literal of characters
+	MarkInteger                 // a number that the grammar takes for Iconst
+	MarkNumber                  // any other number
+	MarkBits                    // a bit string
+	MarkAny                     // where the grammar takes every constant alike: also one with a sign, NULL, TRUE, FALSE
+	MarkNumbers                 // a list of numbers, with or without signs
+	MarkStrings                 // a list of literals of characters
+	MarkRows                    // rows that look alike, one behind the other
+)
+
+// Slot is one constant of a text, or one list of constants.
+type Slot struct {
+	Start, End int
+	Mark       Mark
+	Kind       byte // of MarkAny: a Kind of token, or Word for NULL, QuotedWord for TRUE and FALSE
+	Count      int  // of lists and rows: how many; 0 for one constant
+}
+
+// Unshaped says why a text has no shape; Shaped, the zero value, that it has.
+type Unshaped uint8
+
+// The reasons.
+const (
+	Shaped    Unshaped = iota
+	NoQuery            // not SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH
+	Several            // more than one statement
+	Uncertain          // tokens or bytes of which it is not certain how the parser reads them
+	Crowded            // too many constants
+)
+
+// maxSlots bounds Shape.Slots.
+const maxSlots = 2048
+
+// Shape is a text without its constants. It is read in one pass; a Shape that
+// is used again allocates only for texts longer than those before.
+//
+// White space, comments, names, operators and keywords stand in the key as
+// they stand in the text: a key is what two texts agree in to the byte.
+// Constants whose text the parser may refuse, or read in another way than as
+// one constant, stand there as well.
+type Shape struct {
+	Key   []byte
+	Slots []Slot
+
+	l      Lexer
+	done   int // up to here the text is in the key
+	why    Unshaped
+	equals bool // the token before is the operator =
+	dot    bool // the token before is a point: a name follows, even if it is a keyword
+	exact  bool // FLOAT was read: the next number may be its precision
+	flat   bool // POSITION was read: IN may stand before something else than a list
+	ended  bool // a semicolon was read
+}
+
+// Read makes s the shape of text, and keeps text until the next call. A text
+// without shape leaves Key and Slots without meaning.
+func (s *Shape) Read(text []byte) Unshaped {
+	*s = Shape{Key: s.Key[:0], Slots: s.Slots[:0], l: Lexer{Text: text}}
+	if !s.isQuery() {
+		return NoQuery
+	}
+	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
+		return Uncertain // the parser ends at a zero byte, and reads all of the text otherwise where one byte is not UTF-8
+	}
+	for s.l.pos < len(text) && s.why == Shaped {
+		s.token()
+	}
+	s.copyTo(len(text))
+	s.l.Text = nil
+	return s.why
+}
+
+// isQuery reads up to the first word and tells whether a statement that
+// begins with it is one of the grammar's queries.
+func (s *Shape) isQuery() bool {
+	s.l.skip()
+	for s.l.at(s.l.pos) == '(' {
+		s.l.pos++
+		s.l.skip()
+	}
+	start := s.l.pos
+	end := start
+	for end < len(s.l.Text) && isWordByte(s.l.Text[end]) {
+		end++
+	}
+	switch word := s.l.Text[start:end]; len(word) {
+	case 4:
+		return isKeyword(word, "with")
+	case 5:
+		return isKeyword(word, "merge")
+	case 6:
+		for _, k := range [...]string{"select", "insert", "update", "delete", "values"} {
+			if isKeyword(word, k) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isKeyword reports whether a word is the keyword, which has its length and
+// is written in lower case.
+func isKeyword(word []byte, keyword string) bool {
+	for i, c := range word {
+		if c|0x20 != keyword[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// copyTo puts the text up to end in the key.
+func (s *Shape) copyTo(end int) {
+	s.Key = append(s.Key, s.l.Text[s.done:end]...)
+	s.done = end
+}
+
+// slot puts a mark in the key, in place of the text from start to end.
+func (s *Shape) slot(slot Slot) {
+	s.copyTo(slot.Start)
+	s.Key = append(s.Key, byte(slot.Mark))
+	s.done = slot.End
+	s.add(slot)
+}
+
+func (s *Shape) add(slot Slot) {
+	if len(s.Slots) == maxSlots {
+		s.why = Crowded
+		return
+	}
+	s.Slots = append(s.Slots, slot)
+}
+
+// token passes over one token, or over white space or a comment.
+func (s *Shape) token() {
+	c := s.l.Text[s.l.pos]
+	if classes[c] == spaceClass {
+		s.l.pos++
+		return
+	}
+	equals, dot := s.equals, s.dot
+	s.equals = false
+	if s.comment(c) {
+		return
+	}
+	s.dot = false
+	if s.ended && c != ';' {
+		s.why = Several
+		return
+	}
+	switch classes[c] {
+	case letterClass:
+		s.word(equals, dot)
+	case digitClass:
+		s.number(equals)
+	case operatorClass:
+		s.operator(equals)
+	case otherClass, spaceClass:
+		s.other(c, equals)
+	}
+}
+
+// comment passes over a comment, if one begins with c.
+func (s *Shape) comment(c byte) bool {
+	switch next := s.l.at(s.l.pos + 1); {
+	case c == '-' && next == '-':
+		s.l.lineComment()
+	case c == '/' && next == '*':
+		s.l.comment()
+	default:
+		return false
+	}
+	return true
+}
+
+// other passes over what begins with no letter, digit or operator.
+func (s *Shape) other(c byte, equals bool) {
+	start := s.l.pos
+	switch c {
+	case ',', '(', ')', '[', ']':
+		s.l.pos++
+	case '\'':
+		s.literal(start, equals)
+	case '"':
+		if s.l.quoted('"', QuotedWord) == Bad {
+			s.why = Uncertain
+		}
+	case '$':
+		switch s.l.dollar() {
+		case Param:
+		case DollarString:
+			s.constant(Slot{Start: start, End: s.l.pos, Mark: MarkString, Kind: byte(String)}, equals)
+		default:
+			s.why = Uncertain
+		}
+	case '.':
+		if classes[s.l.at(start+1)] == digitClass {
+			s.number(equals)
+			return
+		}
+		s.l.dot()
+		s.dot = s.l.pos == start+1
+	case ':':
+		s.l.colon()
+	case ';':
+		s.l.pos++
+		s.ended = true
+	default:
+		s.why = Uncertain
+	}
+}
+
+// constant adds the slot of one constant; behind = all constants are alike.
+func (s *Shape) constant(slot Slot, equals bool) {
+	if equals {
+		slot.Mark = MarkAny
+	}
+	s.slot(slot)
+}
+
+// operator passes over a run of operator characters up to a comment.
+func (s *Shape) operator(equals bool) {
+	l := &s.l
+	start := l.pos
+	for l.pos++; l.pos < len(l.Text); l.pos++ {
+		c, next := l.Text[l.pos], l.at(l.pos+1)
+		if classes[c] != operatorClass || c == '-' && next == '-' || c == '/' && next == '*' {
+			break
+		}
+	}
+	if l.pos != start+1 {
+		return
+	}
+	switch l.Text[start] {
+	case '=':
+		s.equals = true
+	case '-':
+		if equals {
+			s.signed(start)
+		}
+	}
+}
+
+// signed passes over a number behind = and -, if there is one. The sign
+// belongs to it where nothing follows that binds more strongly.
+func (s *Shape) signed(start int) {
+	if !s.numberAhead() {
+		return
+	}
+	behind := s.l.pos
+	if s.digits() != Bad {
+		end := s.l.pos
+		s.spaces()
+		switch c := s.l.at(s.l.pos); {
+		case s.l.pos == len(s.l.Text), c == ',', c == ')', c == ';', classes[c] == letterClass:
+			s.l.pos = end
+			s.slot(Slot{Start: start, End: end, Mark: MarkAny, Kind: byte(Integer)})
+			return
+		}
+	}
+	s.l.pos = behind
+}
+
+// numberAhead reports whether a number follows, behind white space.
+func (s *Shape) numberAhead() bool {
+	before := s.l.pos
+	s.spaces()
+	c := s.l.at(s.l.pos)
+	if classes[c] == digitClass || c == '.' && classes[s.l.at(s.l.pos+1)] == digitClass {
+		return true
+	}
+	s.l.pos = before
+	return false
+}
+
+func (s *Shape) spaces() {
+	for s.l.pos < len(s.l.Text) && classes[s.l.Text[s.l.pos]] == spaceClass {
+		s.l.pos++
+	}
+}
+
+// digits passes over a number.
+func (s *Shape) digits() Kind {
+	if s.l.Text[s.l.pos] == '.' {
+		return s.l.dot()
+	}
+	return s.l.number()
+}
+
+// number adds the slot of a number. Whether one without a point is an Iconst
+// depends on its value; where zeros in front hide that, it stays in the key.
+// Source: process_integer_literal in scan.l.
+func (s *Shape) number(equals bool) {
+	start := s.l.pos
+	kind := s.digits()
+	digits := s.l.Text[start:s.l.pos]
+	slot := Slot{Start: start, End: s.l.pos, Mark: MarkNumber, Kind: byte(Integer)}
+	switch {
+	case kind == Bad:
+		s.why = Uncertain
+		return
+	case s.exact:
+		s.exact = false
+		return
+	case kind != Integer:
+	case len(digits) > 9 && digits[0] == '0':
+		return
+	case len(digits) < 10, len(digits) == 10 && string(digits) <= "2147483647":
+		slot.Mark = MarkInteger
+	}
+	s.constant(slot, equals)
+}
+
+// word passes over a name or keyword, and over what the keyword introduces.
+func (s *Shape) word(equals, dot bool) {
+	l := &s.l
+	start := l.pos
+	l.pos++
+	for l.pos < len(l.Text) && isWordByte(l.Text[l.pos]) {
+		l.pos++
+	}
+	if l.pos == start+1 && s.prefixed(start, equals) || dot {
+		return
+	}
+	switch word := l.Text[start:l.pos]; len(word) {
+	case 2:
+		if isKeyword(word, "in") && !s.flat {
+			s.list()
+		}
+	case 4:
+		if equals && isKeyword(word, "null") {
+			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(Word)})
+		} else if equals && isKeyword(word, "true") {
+			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(QuotedWord)})
+		}
+	case 5:
+		if equals && isKeyword(word, "false") {
+			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(QuotedWord)})
+		}
+		s.exact = s.exact || isKeyword(word, "float")
+	case 6:
+		if isKeyword(word, "values") {
+			s.spaces()
+			s.rows()
+		}
+	case 8:
+		s.flat = s.flat || isKeyword(word, "position")
+	}
+}
+
+// prefixed passes over the literal that a letter at start is the prefix of,
+// and reports whether there is one.
+func (s *Shape) prefixed(start int, equals bool) bool {
+	next := s.l.at(s.l.pos)
+	if next != '\'' && next != '&' {
+		return false
+	}
+	switch s.l.Text[start] | 0x20 {
+	case 'u':
+		if behind := s.l.at(s.l.pos + 1); next == '\'' || behind != '\'' && behind != '"' {
+			return false
+		}
+		s.why = Uncertain // UESCAPE may follow
+	case 'n':
+		if next != '\'' {
+			return false
+		}
+		s.why = Uncertain // NCHAR, unlike n 'x'
+	case 'e':
+		if next != '\'' {
+			return false
+		}
+		s.literal(start, equals)
+	case 'b', 'x':
+		if next != '\'' {
+			return false
+		}
+		if s.l.bits() == Bad {
+			s.why = Uncertain
+			return true
+		}
+		if bytes.IndexByte(s.l.Text[start:s.l.pos], '\n') < 0 {
+			s.slot(Slot{Start: start, End: s.l.pos, Mark: MarkBits})
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+// literal adds the slot of the literal whose first quote is at the lexer's
+// position, behind a prefix or not. One that the parser may refuse stays in
+// the key.
+func (s *Shape) literal(start int, equals bool) {
+	switch s.quotes(start) {
+	case Bad:
+		s.why = Uncertain
+	case String:
+		s.constant(Slot{Start: start, End: s.l.pos, Mark: MarkString, Kind: byte(String)}, equals)
+	default:
+	}
+}
+
+// quotes passes over a literal. It returns String for one that every parser
+// takes, EscapeString for one that may hold something invalid or that comes
+// in parts, and Bad.
+func (s *Shape) quotes(start int) Kind {
+	if s.l.pos == start {
+		if s.l.quoted('\'', String) == Bad {
+			return Bad
+		}
+		if s.l.continues() {
+			if s.l.continued(String) == Bad {
+				return Bad
+			}
+			return EscapeString
+		}
+		return String
+	}
+	return s.escapedQuotes(start)
+}
+
+// escapedQuotes is quotes for a literal in which a backslash escapes.
+func (s *Shape) escapedQuotes(start int) Kind {
+	kind := String
+	for {
+		if !s.l.escapedPart() {
+			return Bad
+		}
+		if s.l.at(s.l.pos) == '\'' {
+			continue
+		}
+		if !s.l.continues() {
+			break
+		}
+		kind = EscapeString
+	}
+	if hasCode(s.l.Text[start:s.l.pos]) {
+		return EscapeString
+	}
+	return kind
+}
+
+// hasCode reports whether a literal with escapes has one that spells a byte
+// or character by its number, which may be invalid.
+func hasCode(lit []byte) bool {
+	for i := 0; i+1 < len(lit); i++ {
+		if lit[i] != '\\' {
+			continue
+		}
+		i++
+		if c := lit[i]; classes[c] == digitClass || c == 'x' || c|0x20 == 'u' {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,87 @@
+package lex
+
+import (
+	"strings"
+	"testing"
+)
+
+// marks makes a key readable.
+var marks = strings.NewReplacer("\x01", "⟨s⟩", "\x02", "⟨i⟩", "\x03", "⟨n⟩", "\x04", "⟨b⟩", "\x05", "⟨c⟩", "\x06", "⟨numbers⟩", "\x07", "⟨strings⟩", "\x08", "⟨row⟩")
+
+func TestShapes(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"SELECT a FROM t", "SELECT a FROM t"},
+		{"SELECT 1, 2.5, 'a''b', B'01', $1, x1 FROM \"t'1\"", "SELECT ⟨i⟩, ⟨n⟩, ⟨s⟩, ⟨b⟩, $1, x1 FROM \"t'1\""},
+		{"select 2147483647, 2147483648, 0000000001, 000", "select ⟨i⟩, ⟨n⟩, 0000000001, ⟨i⟩"},
+		{"SELECT a = 1, a = -1, a = 'x', a = NULL, a = true, a =- 1, a = -1::int, a = b'1'",
+			"SELECT a = ⟨c⟩, a = ⟨c⟩, a = ⟨c⟩, a = ⟨c⟩, a = ⟨c⟩, a =- ⟨i⟩, a = -⟨i⟩::int, a = ⟨b⟩"},
+		{"SELECT a = /* x */ NULL, a = \n -5", "SELECT a = /* x */ NULL, a = \n ⟨c⟩"},
+		{"SELECT NULL, -1, a.true", "SELECT NULL, -⟨i⟩, a.true"},
+		{"SELECT x IN (1, -2,3.5), x IN ('a'), x in( 'a','b' ), x IN (1, 'a'), x IN (1, $1)",
+			"SELECT x IN (⟨numbers⟩), x IN (⟨strings⟩), x in( ⟨strings⟩ ), x IN (⟨i⟩, ⟨s⟩), x IN (⟨i⟩, $1)"},
+		{"SELECT x IN ((1, 2), (3, 'a')), a.in (1, 2), a . /* x */ in (1)", "SELECT x IN (⟨row⟩(⟨c⟩,⟨c⟩)), a.in (⟨i⟩, ⟨i⟩), a . /* x */ in (⟨i⟩)"},
+		{"SELECT position('a' IN ('b')), x IN (1)", "SELECT position(⟨s⟩ IN (⟨s⟩)), x IN (⟨i⟩)"},
+		{"INSERT INTO t VALUES (1, 'a'), (NULL,-2),( 3 , DEFAULT ), (now(), 1) RETURNING id",
+			"INSERT INTO t VALUES ⟨row⟩(⟨c⟩,⟨c⟩)⟨row⟩(⟨c⟩,DEFAULT), (now(), ⟨i⟩) RETURNING id"},
+		{"VALUES ('a'::date, 'b'::int[]), (NULL::date, '{}'::int[])", "VALUES ⟨row⟩(⟨c⟩::date,⟨c⟩::int[])"},
+		{"VALUES ('a'::numeric(5)), (-1::int), (-default), (DEFAULT)", "VALUES (⟨s⟩::numeric(⟨i⟩)), (-⟨i⟩::int), (-default), (DEFAULT)"},
+		{"SELECT 1::float(5), 1", "SELECT ⟨i⟩::float(5), ⟨i⟩"},
+		{"SELECT E'a\\'b', e'\\x41', E'\\\\', 'a' \n 'b', $$x$$", "SELECT ⟨s⟩, e'\\x41', ⟨s⟩, 'a' \n 'b', ⟨s⟩"},
+		{"SELECT 1; -- x\n;", "SELECT ⟨i⟩; -- x\n;"},
+		{" -- c 1\n((SELECT 1)) /* 2 /* 3 */ */", " -- c 1\n((SELECT ⟨i⟩)) /* 2 /* 3 */ */"},
+		{"SELECT a--1\n", "SELECT a--1\n"},
+		{"SELECT a*-1, a-1.5.5", "SELECT a*-⟨i⟩, a-⟨n⟩⟨n⟩"},
+	} {
+		var s Shape
+		if why := s.Read([]byte(test.text)); why != Shaped || marks.Replace(string(s.Key)) != test.want {
+			t.Errorf("%q: %d\n%q, want\n%q", test.text, why, marks.Replace(string(s.Key)), test.want)
+		}
+	}
+}
+
+func TestTextsWithoutShape(t *testing.T) {
+	for text, want := range map[string]Unshaped{
+		"BEGIN": NoQuery, "": NoQuery, "selecting 1": NoQuery, "-- select": NoQuery, "EXPLAIN SELECT 1": NoQuery,
+		"SELECT 1; SELECT 2": Several, "SELECT 1;+": Several,
+		"SELECT n'x'": Uncertain, "SELECT U&'x'": Uncertain, "SELECT u&\"x\"": Uncertain, "SELECT 1a": Uncertain, "SELECT 'a": Uncertain,
+		"SELECT \"a": Uncertain, "SELECT 'a\x00'": Uncertain, "SELECT '\xff'": Uncertain, "SELECT \x01": Uncertain, "SELECT $a$": Uncertain,
+		"SELECT E'a": Uncertain, "SELECT b'1": Uncertain, "SELECT {": Uncertain,
+		"SELECT 1" + strings.Repeat(",1", maxSlots): Crowded,
+	} {
+		var s Shape
+		if why := s.Read([]byte(text)); why != want {
+			t.Errorf("%.40q: %d, want %d", text, why, want)
+		}
+	}
+}
+
+func TestSlots(t *testing.T) {
+	text := "UPDATE t SET a = NULL, b = 'x' WHERE id IN (1, 22) AND c > -5 AND (d, e) IN ((1,2),(3,4),(5,6))"
+	var s Shape
+	s.Read([]byte(text))
+	var got []string
+	for _, slot := range s.Slots {
+		got = append(got, text[slot.Start:slot.End]+"×"+string(rune('0'+slot.Count)))
+	}
+	if want := "NULL×0|'x'×0|1, 22×2|5×0|(1,2),(3,4),(5,6)×3"; strings.Join(got, "|") != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestShapeAllocatesNothing(t *testing.T) {
+	text := []byte("SELECT a, 'b', $$c$$, 1.5 FROM \"t\" /* d */ WHERE x = $1 AND id IN (1, 2, 3)")
+	var s Shape
+	s.Read(text)
+	if n := testing.AllocsPerRun(100, func() { s.Read(text) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkShape(b *testing.B) {
+	text := []byte("SELECT " + strings.Repeat("\"account_move\".\"id\", 'text', 12345, account_move.state ", 20))
+	b.SetBytes(int64(len(text)))
+	var s Shape
+	for b.Loop() {
+		s.Read(text)
+	}
+}
