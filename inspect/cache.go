@@ -9,10 +9,17 @@ import (
 	"lockkeeper/inspect/lex"
 )
 
+// MaxCachedText bounds the texts whose facts are kept; longer ones are not
+// worth their place, and are not read on the hot path.
+const MaxCachedText = 64 << 10
+
+// MaxConstants bounds the constants of a text whose facts are kept by its
+// shape; a list counts as one.
+const MaxConstants = lex.MaxSlots
+
 // The cache's fixed costs and limits, in bytes.
 const (
-	cachedTextBytes = 64 << 10 // longer texts are not worth their place
-	entryBytes      = 256      // an entry without its text: map, list and header, rounded up
+	entryBytes      = 256 // an entry without its text: map, list and header, rounded up
 	minShardBytes   = 1 << 20
 	maxShards       = 16
 	dependenceBytes = 16

@@ -183,7 +183,7 @@ func (i *Inspector) find(text []byte) *Batch {
 
 // cacheable is the length up to which texts are kept: they go to the parser
 // as they are.
-func (i *Inspector) cacheable() int { return min(cachedTextBytes, i.limits.ParseBytes) }
+func (i *Inspector) cacheable() int { return min(MaxCachedText, i.limits.ParseBytes) }
 
 // keep keeps what was found out about a text.
 func (i *Inspector) keep(text []byte, b *Batch, constants []Constant) {

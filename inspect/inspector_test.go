@@ -115,7 +115,7 @@ func TestCacheHoldsNoMoreThanItsLimit(t *testing.T) {
 func TestLongTextsAreNotCached(t *testing.T) {
 	var p fakeParser
 	i := NewInspector(Limits{}, p.parse, nil)
-	text := []byte("SELECT '" + strings.Repeat("x,", cachedTextBytes) + "'")
+	text := []byte("SELECT '" + strings.Repeat("x,", MaxCachedText) + "'")
 	i.Inspect(t.Context(), text, plain)
 	if i.Lookup(text, plain) != nil || i.cache.sizeBytes() != 0 {
 		t.Error("a long text was cached")
@@ -257,7 +257,7 @@ func TestTextsBeyondTheSlotsWaitABoundedTime(t *testing.T) {
 		i := NewInspector(Limits{ParseSlots: 2, ParseWait: 3 * time.Second}, parse, reg)
 		var wg sync.WaitGroup
 		for n := range 2 {
-			wg.Go(func() { i.Inspect(t.Context(), fmt.Appendf(nil, "SELECT %d", n), plain) })
+			wg.Go(func() { i.Inspect(t.Context(), fmt.Appendf(nil, "SELECT a%d", n), plain) })
 		}
 		synctest.Wait()
 		start := time.Now()

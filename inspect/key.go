@@ -91,14 +91,34 @@ func (k *key) depends(text []byte, constants []Constant, others []dependence) ([
 }
 
 // slotAt returns the slot of the constant that the parser places at an
-// offset. Signs in front of a number may belong to it.
+// offset: the one around it; or the next one, for a number's place is that of
+// the signs in front; or none, for constants that stand in the key.
 func (k *key) slotAt(text []byte, offset int) (slot int, ok bool) {
 	slots := k.shape.Slots
 	slot, _ = slices.BinarySearchFunc(slots, offset, func(s lex.Slot, offset int) int { return cmp.Compare(s.End-1, offset) })
 	if slot == len(slots) {
 		return 0, false
 	}
-	return slot, slots[slot].Start <= offset || offset < len(text) && text[offset] == '-'
+	return slot, slots[slot].Start <= offset || !beginsConstant(text[min(offset, len(text)):])
+}
+
+// beginsConstant reports whether a constant without a sign begins here.
+func beginsConstant(text []byte) bool {
+	if len(text) == 0 {
+		return false
+	}
+	switch c := text[0]; c {
+	case '\'', '$', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+		return true
+	case 'e', 'E', 'b', 'B', 'x', 'X':
+		return len(text) > 1 && text[1] == '\''
+	}
+	for _, word := range []string{"null", "true", "false", "all"} { // LIMIT ALL
+		if len(text) >= len(word) && bytes.EqualFold(text[:len(word)], []byte(word)) {
+			return true
+		}
+	}
+	return false
 }
 
 // matters returns what of a slot may differ between texts of one shape, of

@@ -20,6 +20,7 @@ import (
 
 	"lockkeeper/admin/console"
 	"lockkeeper/admin/takeover"
+	"lockkeeper/inspect"
 	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/proxy"
@@ -276,6 +277,15 @@ func bounds() []bound {
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},
 		{"`limits.held_sessions`", strconv.Itoa(l.HeldSessions), "a statement that would be held is refused with 53300", "`lockkeeper_sessions_held`, `lockkeeper_limit_refusals_total`"},
 		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_inspect_cache_bytes`"},
+		{"a text whose facts are kept", size(inspect.MaxCachedText), "it is parsed each time", "`lockkeeper_inspect_unshaped_total`"},
+		{
+			"constants in a text whose facts are kept by its shape", strconv.Itoa(inspect.MaxConstants), "they are kept by the whole text",
+			"`lockkeeper_inspect_unshaped_total`",
+		},
+		{
+			"a text, for a parse slot or for another session's parse of its shape", inspect.DefaultLimits().ParseWait.String(), "it is Unknown",
+			"`lockkeeper_inspect_unknown_total`, `lockkeeper_inspect_shared_parses_total`",
+		},
 		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001)", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},

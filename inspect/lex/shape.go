@@ -42,8 +42,8 @@ const (
 	Crowded            // too many constants
 )
 
-// maxSlots bounds Shape.Slots.
-const maxSlots = 2048
+// MaxSlots bounds Shape.Slots.
+const MaxSlots = 2048
 
 // Shape is a text without its constants. It is read in one pass; a Shape that
 // is used again allocates only for texts longer than those before.
@@ -63,6 +63,7 @@ type Shape struct {
 	dot    bool // the token before is a point: a name follows, even if it is a keyword
 	exact  bool // FLOAT was read: the next number may be its precision
 	flat   bool // POSITION was read: IN may stand before something else than a list
+	single bool // MERGE was read: VALUES may stand before one row only
 	ended  bool // a semicolon was read
 }
 
@@ -76,9 +77,7 @@ func (s *Shape) Read(text []byte) Unshaped {
 	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
 		return Uncertain // the parser ends at a zero byte, and reads all of the text otherwise where one byte is not UTF-8
 	}
-	for s.l.pos < len(text) && s.why == Shaped {
-		s.token()
-	}
+	s.tokens()
 	s.copyTo(len(text))
 	s.l.Text = nil
 	return s.why
@@ -138,12 +137,117 @@ func (s *Shape) slot(slot Slot) {
 }
 
 func (s *Shape) add(slot Slot) {
-	if len(s.Slots) == maxSlots {
+	if len(s.Slots) == MaxSlots {
 		s.why = Crowded
 		return
 	}
 	s.Slots = append(s.Slots, slot)
 }
+
+// tokens passes over all tokens. It is token, but for what most of a text is
+// made of: white space, names, points, brackets and commas are passed over here.
+func (s *Shape) tokens() {
+	text, pos := s.l.Text, s.l.pos
+	equals, dot := false, false
+	for pos < len(text) {
+		start := pos
+		c := text[pos]
+		switch steps[c] {
+		case spaceStep:
+			pos++
+			continue
+		case markStep:
+			pos++
+			equals, dot = false, false
+			continue
+		case quoteStep:
+			end := pos + 2 + bytes.IndexByte(text[pos+1:], '"')
+			if end > pos+1 && end < len(text) && text[end] != '"' {
+				pos = end
+				equals, dot = false, false
+				continue
+			}
+		case wordStep:
+			for pos++; pos < len(text) && wordBytes[text[pos]]; pos++ {
+			}
+			if !introduces(c, pos-start, equals) && (pos > start+1 || pos < len(text) && text[pos] != '\'' && text[pos] != '&') {
+				equals, dot = false, false
+				continue
+			}
+		case pointStep:
+			if pos+1 < len(text) && steps[text[pos+1]] != otherStep && text[pos+1] != '.' {
+				pos++
+				equals, dot = false, true
+				continue
+			}
+		case otherStep:
+		}
+		s.l.pos, s.equals, s.dot = start, equals, dot
+		s.token()
+		pos, equals, dot = s.l.pos, s.equals, s.dot
+		if s.why != Shaped || s.ended {
+			break
+		}
+	}
+	for s.l.pos = pos; s.l.pos < len(text) && s.why == Shaped; {
+		s.token()
+	}
+}
+
+// introduces reports whether a word of n bytes that begins with c may be one
+// of those that word looks for.
+func introduces(c byte, n int, equals bool) bool {
+	switch n {
+	case 2:
+		return c|0x20 == 'i'
+	case 4:
+		return equals
+	case 5:
+		return c|0x20 == 'f' || c|0x20 == 'm'
+	case 6:
+		return c|0x20 == 'v'
+	case 8:
+		return c|0x20 == 'p'
+	default:
+		return false
+	}
+}
+
+// step is what tokens does with a byte.
+type step uint8
+
+const (
+	otherStep step = iota
+	spaceStep
+	markStep
+	quoteStep
+	pointStep
+	wordStep
+)
+
+var steps = func() (t [256]step) {
+	for c := range t {
+		switch classes[c] {
+		case spaceClass:
+			t[c] = spaceStep
+		case letterClass:
+			t[c] = wordStep
+		case otherClass, digitClass, operatorClass:
+		}
+	}
+	for _, c := range []byte(",()[]") {
+		t[c] = markStep
+	}
+	t['"'], t['.'] = quoteStep, pointStep
+	return t
+}()
+
+var wordBytes = func() (t [256]bool) {
+	for c := range t {
+		t[c] = isWordByte(byte(c))
+	}
+	return t
+}()
 
 // token passes over one token, or over white space or a comment.
 func (s *Shape) token() {
@@ -352,8 +456,9 @@ func (s *Shape) word(equals, dot bool) {
 			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(QuotedWord)})
 		}
 		s.exact = s.exact || isKeyword(word, "float")
+		s.single = s.single || isKeyword(word, "merge")
 	case 6:
-		if isKeyword(word, "values") {
+		if !s.single && isKeyword(word, "values") {
 			s.spaces()
 			s.rows()
 		}

@@ -25,6 +25,7 @@ func TestShapes(t *testing.T) {
 			"INSERT INTO t VALUES ⟨row⟩(⟨c⟩,⟨c⟩)⟨row⟩(⟨c⟩,DEFAULT), (now(), ⟨i⟩) RETURNING id"},
 		{"VALUES ('a'::date, 'b'::int[]), (NULL::date, '{}'::int[])", "VALUES ⟨row⟩(⟨c⟩::date,⟨c⟩::int[])"},
 		{"VALUES ('a'::numeric(5)), (-1::int), (-default), (DEFAULT)", "VALUES (⟨s⟩::numeric(⟨i⟩)), (-⟨i⟩::int), (-default), (DEFAULT)"},
+		{"MERGE INTO t WHEN NOT MATCHED THEN INSERT VALUES (1), (2)", "MERGE INTO t WHEN NOT MATCHED THEN INSERT VALUES (⟨i⟩), (⟨i⟩)"},
 		{"SELECT 1::float(5), 1", "SELECT ⟨i⟩::float(5), ⟨i⟩"},
 		{"SELECT E'a\\'b', e'\\x41', E'\\\\', 'a' \n 'b', $$x$$", "SELECT ⟨s⟩, e'\\x41', ⟨s⟩, 'a' \n 'b', ⟨s⟩"},
 		{"SELECT 1; -- x\n;", "SELECT ⟨i⟩; -- x\n;"},
@@ -46,7 +47,7 @@ func TestTextsWithoutShape(t *testing.T) {
 		"SELECT n'x'": Uncertain, "SELECT U&'x'": Uncertain, "SELECT u&\"x\"": Uncertain, "SELECT 1a": Uncertain, "SELECT 'a": Uncertain,
 		"SELECT \"a": Uncertain, "SELECT 'a\x00'": Uncertain, "SELECT '\xff'": Uncertain, "SELECT \x01": Uncertain, "SELECT $a$": Uncertain,
 		"SELECT E'a": Uncertain, "SELECT b'1": Uncertain, "SELECT {": Uncertain,
-		"SELECT 1" + strings.Repeat(",1", maxSlots): Crowded,
+		"SELECT 1" + strings.Repeat(",1", MaxSlots): Crowded,
 	} {
 		var s Shape
 		if why := s.Read([]byte(text)); why != want {

@@ -261,7 +261,8 @@ func TestStatementsOfOneText(t *testing.T) {
 		{"", inspect.Read, nil},
 		{" ; ; -- x", inspect.Read, nil},
 		{"SELECT 1", inspect.Read, []string{"SELECT 1"}},
-		{"SELECT 1 ; ", inspect.Read, []string{"SELECT 1 "}},
+		{"SELECT 1 ; ", inspect.Read, []string{"SELECT 1 ; "}}, // one query is all of its text
+		{"BEGIN ; ", inspect.Control, []string{"BEGIN "}},
 		{"SELECT 'é;'; DELETE FROM b;SET a = 1", inspect.Write, []string{"SELECT 'é;'", " DELETE FROM b", "SET a = 1"}},
 		{"SELECT 'caf\xe9;'; DELETE FROM b;;SET a = 1", inspect.Write, []string{"SELECT 'caf\xe9;'", " DELETE FROM b", "SET a = 1"}},
 		{"LOCK a; DO 'x'; SELECT 1", inspect.Unknown, []string{"LOCK a", " DO 'x'", " SELECT 1"}},
