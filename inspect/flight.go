@@ -40,8 +40,8 @@ func (i *Inspector) flightOf(text []byte) uint64 {
 	if len(text) > i.cacheable() {
 		return i.cache.sum(text, true)
 	}
-	k, _ := i.keys.Get().(*key)
-	defer i.keys.Put(k)
+	k, list := i.keys.get()
+	defer i.keys.put(k, list)
 	k.read(i, text)
 	if k.why == lex.Shaped {
 		return i.cache.sum(k.shape.Key, false)

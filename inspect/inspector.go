@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,7 +97,7 @@ type Inspector struct {
 	limits    Limits
 	parse     ParseFunc
 	cache     *cache
-	keys      sync.Pool // of *key: what a look at the cache needs
+	keys      keys // what a look at the cache needs
 	flights   flights
 	shortener shortener
 	slots     chan struct{}
@@ -116,7 +115,6 @@ func NewInspector(l Limits, parse ParseFunc, reg prometheus.Registerer) *Inspect
 		limits:    l,
 		parse:     parse,
 		cache:     newCache(l.CacheBytes),
-		keys:      sync.Pool{New: func() any { return new(key) }},
 		flights:   flights{under: make(map[uint64]chan struct{})},
 		shortener: shortener{seed: maphash.MakeSeed()},
 		slots:     make(chan struct{}, l.ParseSlots),
@@ -174,10 +172,10 @@ func (i *Inspector) find(text []byte) *Batch {
 	if len(text) > i.cacheable() {
 		return nil
 	}
-	k, _ := i.keys.Get().(*key)
+	k, list := i.keys.get()
 	k.read(i, text)
 	b := i.cache.find(k, text)
-	i.keys.Put(k)
+	i.keys.put(k, list)
 	return b
 }
 
@@ -191,12 +189,12 @@ func (i *Inspector) keep(text []byte, b *Batch, constants []Constant) {
 		i.metrics.unshaped(unshapedLong).Inc()
 		return
 	}
-	k, _ := i.keys.Get().(*key)
+	k, list := i.keys.get()
 	k.read(i, text)
 	if !i.cache.keep(k, text, b, constants) {
 		i.metrics.unshaped(unshapedReason(k.why)).Inc()
 	}
-	i.keys.Put(k)
+	i.keys.put(k, list)
 }
 
 // standard is inspect for a text that reads as the parser reads it. Sessions

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"lockkeeper/inspect/lex"
 )
@@ -30,6 +32,44 @@ type key struct {
 	why   lex.Unshaped
 }
 
+// The keys that are kept for use: so many in each of so many lists. The lists
+// are there so that sessions seldom meet at one lock.
+const (
+	keyLists    = 16
+	keysPerList = 2
+)
+
+// keys are keys for use. A sync.Pool would do, but for the allocations after
+// each garbage collection.
+type keys [keyLists]struct {
+	mu   sync.Mutex
+	free []*key
+	_    [32]byte // a cache line of its own
+}
+
+// get returns a key, and the list that it goes back to.
+func (ks *keys) get() (k *key, list int) {
+	list = int(rand.Uint32() % keyLists)
+	l := &ks[list]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := len(l.free) - 1
+	if last < 0 {
+		return &key{shape: lex.Shape{Key: make([]byte, 0, 2048), Slots: make([]lex.Slot, 0, 32)}}, list
+	}
+	k, l.free = l.free[last], l.free[:last]
+	return k, list
+}
+
+func (ks *keys) put(k *key, list int) {
+	l := &ks[list]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.free) < keysPerList {
+		l.free = append(l.free, k)
+	}
+}
+
 // read makes k the key of text, and keeps text.
 func (k *key) read(i *Inspector, text []byte) {
 	k.why = k.shape.Read(text)
@@ -44,7 +84,8 @@ func (k *key) read(i *Inspector, text []byte) {
 // next call. A zero byte, which no shape has, parts the two.
 func (k *key) with(text []byte, depends []dependence) []byte {
 	length := len(k.shape.Key)
-	full := append(k.shape.Key, 0)
+	full := k.shape.Key
+	full = append(full, 0)
 	for _, d := range depends {
 		slot := &k.shape.Slots[d.slot]
 		full = binary.AppendUvarint(full, uint64(d.slot))

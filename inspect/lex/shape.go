@@ -304,11 +304,9 @@ func (s *Shape) other(c byte, equals bool) {
 			s.why = Uncertain
 		}
 	case '$':
-		switch s.l.dollar() {
-		case Param:
-		case DollarString:
+		if kind := s.l.dollar(); kind == DollarString {
 			s.constant(Slot{Start: start, End: s.l.pos, Mark: MarkString, Kind: byte(String)}, equals)
-		default:
+		} else if kind != Param {
 			s.why = Uncertain
 		}
 	case '.':
@@ -359,76 +357,6 @@ func (s *Shape) operator(equals bool) {
 	}
 }
 
-// signed passes over a number behind = and -, if there is one. The sign
-// belongs to it where nothing follows that binds more strongly.
-func (s *Shape) signed(start int) {
-	if !s.numberAhead() {
-		return
-	}
-	behind := s.l.pos
-	if s.digits() != Bad {
-		end := s.l.pos
-		s.spaces()
-		switch c := s.l.at(s.l.pos); {
-		case s.l.pos == len(s.l.Text), c == ',', c == ')', c == ';', classes[c] == letterClass:
-			s.l.pos = end
-			s.slot(Slot{Start: start, End: end, Mark: MarkAny, Kind: byte(Integer)})
-			return
-		}
-	}
-	s.l.pos = behind
-}
-
-// numberAhead reports whether a number follows, behind white space.
-func (s *Shape) numberAhead() bool {
-	before := s.l.pos
-	s.spaces()
-	c := s.l.at(s.l.pos)
-	if classes[c] == digitClass || c == '.' && classes[s.l.at(s.l.pos+1)] == digitClass {
-		return true
-	}
-	s.l.pos = before
-	return false
-}
-
-func (s *Shape) spaces() {
-	for s.l.pos < len(s.l.Text) && classes[s.l.Text[s.l.pos]] == spaceClass {
-		s.l.pos++
-	}
-}
-
-// digits passes over a number.
-func (s *Shape) digits() Kind {
-	if s.l.Text[s.l.pos] == '.' {
-		return s.l.dot()
-	}
-	return s.l.number()
-}
-
-// number adds the slot of a number. Whether one without a point is an Iconst
-// depends on its value; where zeros in front hide that, it stays in the key.
-// Source: process_integer_literal in scan.l.
-func (s *Shape) number(equals bool) {
-	start := s.l.pos
-	kind := s.digits()
-	digits := s.l.Text[start:s.l.pos]
-	slot := Slot{Start: start, End: s.l.pos, Mark: MarkNumber, Kind: byte(Integer)}
-	switch {
-	case kind == Bad:
-		s.why = Uncertain
-		return
-	case s.exact:
-		s.exact = false
-		return
-	case kind != Integer:
-	case len(digits) > 9 && digits[0] == '0':
-		return
-	case len(digits) < 10, len(digits) == 10 && string(digits) <= "2147483647":
-		slot.Mark = MarkInteger
-	}
-	s.constant(slot, equals)
-}
-
 // word passes over a name or keyword, and over what the keyword introduces.
 func (s *Shape) word(equals, dot bool) {
 	l := &s.l
@@ -465,112 +393,4 @@ func (s *Shape) word(equals, dot bool) {
 	case 8:
 		s.flat = s.flat || isKeyword(word, "position")
 	}
-}
-
-// prefixed passes over the literal that a letter at start is the prefix of,
-// and reports whether there is one.
-func (s *Shape) prefixed(start int, equals bool) bool {
-	next := s.l.at(s.l.pos)
-	if next != '\'' && next != '&' {
-		return false
-	}
-	switch s.l.Text[start] | 0x20 {
-	case 'u':
-		if behind := s.l.at(s.l.pos + 1); next == '\'' || behind != '\'' && behind != '"' {
-			return false
-		}
-		s.why = Uncertain // UESCAPE may follow
-	case 'n':
-		if next != '\'' {
-			return false
-		}
-		s.why = Uncertain // NCHAR, unlike n 'x'
-	case 'e':
-		if next != '\'' {
-			return false
-		}
-		s.literal(start, equals)
-	case 'b', 'x':
-		if next != '\'' {
-			return false
-		}
-		if s.l.bits() == Bad {
-			s.why = Uncertain
-			return true
-		}
-		if bytes.IndexByte(s.l.Text[start:s.l.pos], '\n') < 0 {
-			s.slot(Slot{Start: start, End: s.l.pos, Mark: MarkBits})
-		}
-	default:
-		return false
-	}
-	return true
-}
-
-// literal adds the slot of the literal whose first quote is at the lexer's
-// position, behind a prefix or not. One that the parser may refuse stays in
-// the key.
-func (s *Shape) literal(start int, equals bool) {
-	switch s.quotes(start) {
-	case Bad:
-		s.why = Uncertain
-	case String:
-		s.constant(Slot{Start: start, End: s.l.pos, Mark: MarkString, Kind: byte(String)}, equals)
-	default:
-	}
-}
-
-// quotes passes over a literal. It returns String for one that every parser
-// takes, EscapeString for one that may hold something invalid or that comes
-// in parts, and Bad.
-func (s *Shape) quotes(start int) Kind {
-	if s.l.pos == start {
-		if s.l.quoted('\'', String) == Bad {
-			return Bad
-		}
-		if s.l.continues() {
-			if s.l.continued(String) == Bad {
-				return Bad
-			}
-			return EscapeString
-		}
-		return String
-	}
-	return s.escapedQuotes(start)
-}
-
-// escapedQuotes is quotes for a literal in which a backslash escapes.
-func (s *Shape) escapedQuotes(start int) Kind {
-	kind := String
-	for {
-		if !s.l.escapedPart() {
-			return Bad
-		}
-		if s.l.at(s.l.pos) == '\'' {
-			continue
-		}
-		if !s.l.continues() {
-			break
-		}
-		kind = EscapeString
-	}
-	if hasCode(s.l.Text[start:s.l.pos]) {
-		return EscapeString
-	}
-	return kind
-}
-
-// hasCode reports whether a literal with escapes has one that spells a byte
-// or character by its number, which may be invalid.
-func hasCode(lit []byte) bool {
-	for i := 0; i+1 < len(lit); i++ {
-		if lit[i] != '\\' {
-			continue
-		}
-		i++
-		if c := lit[i]; classes[c] == digitClass || c == 'x' || c|0x20 == 'u' {
-			return true
-		}
-	}
-	return false
 }
