@@ -103,7 +103,7 @@ func (s *Shape) prefixed(start int, equals bool) bool {
 			s.why = Uncertain
 			return true
 		}
-		if bytes.IndexAny(s.l.Text[start:s.l.pos], "\r\n") < 0 { // it may consist of parts
+		if !bytes.ContainsAny(s.l.Text[start:s.l.pos], "\r\n") { // it may consist of parts
 			s.slot(Slot{Start: start, End: s.l.pos, Mark: MarkBits})
 		}
 	default:
