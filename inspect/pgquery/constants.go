@@ -32,9 +32,17 @@ func (s *search) counted(items []*pg.Node) {
 	}
 }
 
-// countedRows is counted for rows of VALUES.
+// countedRows is counted for rows of VALUES. Rows that count as one in a shape
+// hold constants only, with a cast or without.
 func (s *search) countedRows(rows []*pg.Node) {
-	s.list(rows, func(*pg.Node) bool { return false })
+	for _, row := range rows {
+		for _, n := range listOf(row) {
+			if c := n.GetTypeCast(); c != nil {
+				n = c.Arg
+			}
+			s.note(n.GetAConst(), inspect.ReadCount)
+		}
+	}
 }
 
 // isNull reports whether n is the constant NULL.
