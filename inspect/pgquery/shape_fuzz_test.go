@@ -2,8 +2,10 @@ package pgquery
 
 import (
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -31,15 +33,54 @@ func FuzzShape(f *testing.F) {
 		if len(text) > 4000 || len(other) > 4000 || !affordable(text) || !affordable(other) {
 			t.Skip("costs too much")
 		}
-		i := inspect.NewInspector(inspect.Limits{CacheBytes: 1 << 20, ParseSlots: 1}, Parse, nil)
-		random := rand.New(rand.NewPCG(seed, 1))
-		i.Inspect(t.Context(), []byte(text), plain)
-		checkShape(t, i, other)
-		for range 6 {
-			checkShape(t, i, varied(random, text))
-		}
-		checkShape(t, i, text)
+		checkVaried(t, text, other, seed)
 	})
+}
+
+// roundsVariable is the environment variable that says how often
+// TestVariedTextsHaveTheirOwnFacts goes through the texts.
+const roundsVariable = "LOCKKEEPER_SHAPE_ROUNDS"
+
+// TestVariedTextsHaveTheirOwnFacts is what FuzzShape does, without the
+// fuzzer's guidance and much faster: the texts' constants are drawn anew in
+// each round, and in texts that were drawn before.
+func TestVariedTextsHaveTheirOwnFacts(t *testing.T) {
+	rounds := 5
+	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
+		rounds = n
+	}
+	texts := slices.Clone(shapeSeeds)
+	hits := 0
+	for round := range rounds {
+		random := rand.New(rand.NewPCG(uint64(round), 2))
+		for n, text := range texts {
+			hits += checkVaried(t, text, texts[random.IntN(len(texts))], random.Uint64())
+			if next := varied(random, text); len(next) < 1000 && Parse(next).Constants != nil {
+				texts[n] = next
+			}
+			if random.IntN(8) == 0 {
+				texts[n] = shapeSeeds[n]
+			}
+		}
+	}
+	t.Logf("%d rounds of %d texts: %d hits were the parser's facts", rounds, len(texts), hits)
+	if hits == 0 {
+		t.Error("nothing was compared")
+	}
+}
+
+// checkVaried fills a cache with texts and compares each hit with a parse. It
+// returns how many there were.
+func checkVaried(t *testing.T, text, other string, seed uint64) (hits int) {
+	t.Helper()
+	i := inspect.NewInspector(inspect.Limits{CacheBytes: 1 << 20, ParseSlots: 1}, Parse, nil)
+	random := rand.New(rand.NewPCG(seed, 1))
+	i.Inspect(t.Context(), []byte(text), plain)
+	hits += checkShape(t, i, other)
+	for range 6 {
+		hits += checkShape(t, i, varied(random, text))
+	}
+	return hits + checkShape(t, i, text)
 }
 
 // affordable keeps the fuzzer from spending its time on what it is not about.
@@ -48,18 +89,21 @@ func affordable(text string) bool {
 	return cost.Nesting < 16 && cost.Rescans < 1<<20
 }
 
-func checkShape(t *testing.T, i *inspect.Inspector, text string) {
+// checkShape compares what the cache has for a text with a parse, and returns
+// 1; or 0 for a text that it did not have and has now.
+func checkShape(t *testing.T, i *inspect.Inspector, text string) int {
 	t.Helper()
 	got := i.Lookup([]byte(text), plain)
 	if got == nil {
 		i.Inspect(t.Context(), []byte(text), plain)
-		return
+		return 0
 	}
 	want := Parse(text)
 	want.Constants = nil
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("%q:\n%+v from the cache, and from the parser\n%+v", text, got, want)
 	}
+	return 1
 }
 
 // shapeSeeds are where the fuzzer begins: what the walker reads of constants,
