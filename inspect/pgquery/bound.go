@@ -422,7 +422,7 @@ func (e *rows) elementsLength(elements []*pg.Node) (length int, ok bool) {
 			length += n
 		case !e.once(el):
 			return 0, false
-		case el.GetAConst() != nil, el.GetParamRef() != nil, cast != nil:
+		case isAnyConstant(el), el.GetParamRef() != nil, cast != nil:
 			length++
 		default:
 			return 0, true // it may return an array

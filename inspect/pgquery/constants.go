@@ -45,6 +45,10 @@ func (s *search) countedRows(rows []*pg.Node) {
 	}
 }
 
+// isAnyConstant reports whether n is a constant, of whatever kind: that is so in all
+// texts of a shape, or in none, and needs no note.
+func isAnyConstant(n *pg.Node) bool { return n.GetAConst() != nil }
+
 // isNull reports whether n is the constant NULL.
 func (s *search) isNull(n *pg.Node) bool {
 	s.note(n.GetAConst(), inspect.ReadKind)

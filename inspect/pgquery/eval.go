@@ -354,8 +354,11 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 // mayBeArray reports whether an element of an array may be an array: what is
 // neither a constant nor a column nor cast to something else.
 func mayBeArray(n *pg.Node) bool {
+	if isAnyConstant(n) {
+		return false
+	}
 	switch v := n.GetNode().(type) {
-	case *pg.Node_AConst, *pg.Node_ColumnRef, *pg.Node_ParamRef, *pg.Node_RowExpr, *pg.Node_BoolExpr:
+	case *pg.Node_ColumnRef, *pg.Node_ParamRef, *pg.Node_RowExpr, *pg.Node_BoolExpr:
 		return false
 	case *pg.Node_TypeCast:
 		return len(v.TypeCast.TypeName.GetArrayBounds()) > 0

@@ -61,7 +61,7 @@ func isPlain(n *pg.Node) bool {
 	for n.GetTypeCast() != nil {
 		n = n.GetTypeCast().Arg
 	}
-	return n.GetAConst() != nil || n.GetParamRef() != nil
+	return isAnyConstant(n) || n.GetParamRef() != nil
 }
 
 // union returns the names of both lists.
