@@ -63,6 +63,8 @@ func (s *Shape) number(equals bool) {
 	case s.exact:
 		s.exact = false
 		return
+	case s.isArrayBound(start):
+		return
 	case kind != Integer:
 	case len(digits) > 9 && digits[0] == '0':
 		return
@@ -70,6 +72,22 @@ func (s *Shape) number(equals bool) {
 		slot.Mark = MarkInteger
 	}
 	s.constant(slot, equals)
+}
+
+// isArrayBound reports whether the number that begins at start and has just been
+// read may be the bound in a type, as in int[3]: fingerprints tell such types
+// apart. It may as well be a subscript; the element of ARRAY[3] it is not.
+func (s *Shape) isArrayBound(start int) bool {
+	end := s.l.pos
+	s.spaces()
+	closed := s.l.at(s.l.pos) == ']'
+	s.l.pos = end
+	before := bytes.TrimRight(s.l.Text[:start], " \t\r\n\f\v")
+	if !closed || len(before) == 0 || before[len(before)-1] != '[' {
+		return false
+	}
+	before = bytes.TrimRight(before[:len(before)-1], " \t\r\n\f\v")
+	return len(before) < len("array") || !isKeyword(before[len(before)-len("array"):], "array")
 }
 
 // prefixed passes over the literal that a letter at start is the prefix of,
