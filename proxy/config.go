@@ -19,10 +19,20 @@ type Config struct {
 	TCP     TCP               `yaml:"tcp"`
 	Limits  Limits            `yaml:"limits"`
 
+	// Engine is what moves the bytes of sessions: goroutines (default) or poll,
+	// on Linux. Sessions with TLS on either side run on goroutines always.
+	Engine string `yaml:"engine"`
+
 	// Peers are other lockkeepers that clients may reach at the same address:
 	// host:port, or a socket's path. Cancel requests are passed on to them.
 	Peers []string `yaml:"peers"`
 }
+
+// The values of Config.Engine.
+const (
+	EngineGoroutines = "goroutines"
+	EnginePoll       = "poll"
+)
 
 // Listen says where clients connect.
 type Listen struct {
@@ -136,6 +146,7 @@ type Limits struct {
 func Default() Config {
 	return Config{
 		Listen: Listen{TCP: []string{"127.0.0.1:6433"}, UnixMode: 0o777},
+		Engine: EngineGoroutines,
 		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
 		TCP:    TCP{KeepaliveIdle: 15 * time.Second, KeepaliveInterval: 15 * time.Second, KeepaliveCount: 9},
 		Limits: Limits{
@@ -155,6 +166,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Listen.UnixMode == 0 {
 		c.Listen.UnixMode = d.Listen.UnixMode
+	}
+	if c.Engine == "" {
+		c.Engine = d.Engine
 	}
 	c.TCP.withDefaults(&d.TCP)
 	l := &c.Limits
@@ -209,6 +223,9 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	var all []error
 	complain := func(format string, args ...any) { all = append(all, fmt.Errorf(format, args...)) }
+	if !slices.Contains([]string{EngineGoroutines, EnginePoll}, c.Engine) {
+		complain("engine: %q is neither goroutines nor poll", c.Engine)
+	}
 	if len(c.Servers) == 0 {
 		complain(`server: no server is configured; add for example "*": {host: 127.0.0.1, port: 5432}`)
 	}

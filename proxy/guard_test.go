@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +42,9 @@ type guard struct {
 }
 
 // Submit keeps entries, for tests to look at.
+// Roomy: a list has room.
+func (g *guard) Roomy() bool { return true }
+
 func (g *guard) Submit(e journal.Entry) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -76,6 +80,7 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	t.Helper()
 	s := &setup{cfg: proxy.Default()}
 	s.cfg.Listen.TCP = []string{"127.0.0.1:0"}
+	s.cfg.Engine = os.Getenv("LOCKKEEPER_TEST_ENGINE") // empty: the default
 	for _, f := range change {
 		f(s)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,8 @@ var ErrServerClosed = errors.New("proxy: server closed")
 // Recorder takes journal entries; it may block a session for a bounded time.
 type Recorder interface {
 	Submit(e journal.Entry)
+	// Roomy reports whether Submit would not wait now.
+	Roomy() bool
 }
 
 // Deps is what a Server works with. All fields but LookupHost, Processes,
@@ -60,6 +63,7 @@ type Server struct {
 	metrics   *metrics
 	pacer     *pacer
 	budget    *engine.Budget
+	poller    *engine.Poller // nil: goroutines for every session
 	tls       clientTLS
 	mock      *auth.Mock
 	queries   *authQueries
@@ -112,7 +116,7 @@ type conn struct {
 	waited    time.Duration // for the server
 	timeouts  timeouts
 	watched   watched
-	pair      *engine.Pair
+	pair      engine.Pair
 	place     *place
 	names     *names
 }
@@ -156,6 +160,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.watchdog = &watchdog{s: s, posts: map[postKey]*post{}}
+	if err := s.startPoller(); err != nil {
+		return nil, errors.Join(err, s.processes.close())
+	}
 	s.metrics = newMetrics(deps.Registerer, s)
 	return s, nil
 }
@@ -417,7 +424,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.endAll()
 	<-done
 	s.others.Wait()
+	s.poller.Close()
 	return errors.Join(err, s.processes.close())
+}
+
+// startPoller starts the poll loops where the configuration wants them: one for
+// each two processors, the other being left to parses and the server.
+func (s *Server) startPoller() (err error) {
+	if s.cfg.Engine == EnginePoll {
+		s.poller, err = engine.NewPoller(max(1, runtime.GOMAXPROCS(0)/2))
+	}
+	if err != nil {
+		return fmt.Errorf("engine: poll: %w", err)
+	}
+	return nil
 }
 
 const shutdownPoll = 20 * time.Millisecond
@@ -564,6 +584,8 @@ func (k sink) Stage(stage string, took time.Duration) {
 	k.s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 }
 
+func (k sink) Roomy() bool { return k.s.deps.Journal.Roomy() }
+
 func (k sink) Record(entries []journal.Entry) {
 	for i := range entries {
 		k.s.deps.Journal.Submit(entries[i])
@@ -577,6 +599,6 @@ func (s *Server) inspect(text []byte, lex inspect.Lexing) *inspect.Batch {
 
 func (s *Server) engineConfig() engine.Config {
 	return engine.Config{
-		Inspect: s.inspect, Sink: sink{s}, Budget: s.budget, Now: s.deps.Now, HeldBytes: s.cfg.Limits.HeldBytes,
+		Inspect: s.inspect, Sink: sink{s}, Budget: s.budget, Now: s.deps.Now, HeldBytes: s.cfg.Limits.HeldBytes, Poller: s.poller,
 	}
 }

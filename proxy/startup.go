@@ -315,11 +315,11 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		ServerTLS:      server.tls,
 		StatementBytes: s.cfg.Limits.StatementBytes,
 	}, host{s})
-	c.pair = engine.NewPair(s.engineConfig(), h.conn, server.Conn, x, h.asAsked(server.said()))
 	if err := h.conn.SetReadDeadline(time.Time{}); err != nil {
 		_ = server.Close()
 		return fmt.Errorf("begin session: %w", err)
 	}
+	c.pair = engine.New(s.engineConfig(), h.conn, server.Conn, x, h.asAsked(server.said()))
 	s.run(c)
 	return nil
 }
@@ -367,7 +367,7 @@ func (s *Server) run(c *conn) {
 	s.mu.Unlock()
 	login := time.AfterFunc(s.cfg.Limits.LoginTimeout, c.expireLogin)
 	note := s.processes.watch(c)
-	c.pair.OnLogin = func(pid uint32) { note.began(pid); c.begins(); c.names.open() }
+	c.pair.OnLogin(func(pid uint32) { note.began(pid); c.begins(); c.names.open() })
 	cause := c.pair.Run(s.ctx)
 	login.Stop()
 	c.names.close()

@@ -110,6 +110,10 @@ func (j *Journal) Submit(e Entry) {
 	}
 }
 
+// Roomy reports whether Submit would not wait now: while half of the queue is
+// empty, or where nothing is waited for.
+func (j *Journal) Roomy() bool { return 2*len(j.normal) <= cap(j.normal) || j.failing.Load() }
+
 // SubmitDurable queues an entry and returns when it is on disk. When it
 // returns an error the entry is not lost: it is still queued, or in the log.
 func (j *Journal) SubmitDurable(ctx context.Context, e Entry) error {

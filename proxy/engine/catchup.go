@@ -15,12 +15,7 @@ const CatchUpTimeout = 5 * time.Second
 // may be because of what the server runs: that is to be cancelled, then.
 const unsentTimeout = time.Second
 
-// CatchUp waits, for a bounded time, until the server was given what the client
-// had sent before the call. A cancel request comes on a connection of its own,
-// and overtakes a statement that was not read yet, is being inspected or is
-// being written: the server would find nothing to cancel, and then run the
-// statement. What is sent after the call is not waited for.
-func (p *Pair) CatchUp(ctx context.Context) {
+func (p *routines) CatchUp(ctx context.Context) {
 	caught, patience := p.awaitCaughtUp()
 	if caught == nil {
 		return
@@ -36,7 +31,7 @@ func (p *Pair) CatchUp(ctx context.Context) {
 
 // awaitCaughtUp returns what is closed when the server was given everything,
 // nil when it has something to cancel.
-func (p *Pair) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration) {
+func (p *routines) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended || p.gone || p.s.Owes() && !p.aliased() {
@@ -53,7 +48,7 @@ func (p *Pair) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration) 
 
 // caughtUp lets cancel requests go on when the server has what they are for, or
 // nothing is on its way to it.
-func (p *Pair) caughtUp() {
+func (p *routines) caughtUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.caught != nil && !p.aliased() && (p.s.Owes() || !p.asking && !unread(p.client)) {
@@ -65,7 +60,7 @@ func (p *Pair) caughtUp() {
 // readOn reports whether an error of reading the client is CatchUp's wake-up.
 // The deadline goes before caughtUp looks: a wake-up that comes in between is
 // for bytes that it sees.
-func (p *Pair) readOn(err error) bool {
+func (p *routines) readOn(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || p.client.SetReadDeadline(time.Time{}) != nil {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 
 // flushServer writes everything collected for the server. When it returns,
 // what was collected before the call has been written, by whomever.
-func (p *Pair) flushServer() {
+func (p *routines) flushServer() {
 	if p.flush(&p.toServer, p.server, &p.s.ToServer) != nil {
 		// The server's own end says why; reading it goes on.
 		return
@@ -17,14 +17,14 @@ func (p *Pair) flushServer() {
 }
 
 // flushClient writes everything collected for the client.
-func (p *Pair) flushClient() {
+func (p *routines) flushClient() {
 	if err := p.flush(&p.toClient, p.client, &p.s.ToClient); err != nil {
 		p.clientLost(err)
 	}
 }
 
 // clientLost is told that the client cannot be written to.
-func (p *Pair) clientLost(err error) {
+func (p *routines) clientLost(err error) {
 	p.mu.Lock()
 	p.because(ClientLost + reason(err))
 	first := !p.gone
@@ -35,7 +35,7 @@ func (p *Pair) clientLost(err error) {
 }
 
 // flush writes what is collected, in order, whoever collected it.
-func (p *Pair) flush(o *output, to net.Conn, from *wire.Out) error {
+func (p *routines) flush(o *output, to net.Conn, from *wire.Out) error {
 	if !p.pending(from) && !p.writing(o) {
 		return nil
 	}
@@ -80,13 +80,13 @@ func write(to net.Conn, segments [][]byte) error {
 	return err
 }
 
-func (p *Pair) pending(from *wire.Out) bool {
+func (p *routines) pending(from *wire.Out) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return from.Len() > 0
 }
 
-func (p *Pair) writing(o *output) bool {
+func (p *routines) writing(o *output) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return o.busy
@@ -94,7 +94,7 @@ func (p *Pair) writing(o *output) bool {
 
 // flushServerAside writes to the server in a goroutine of its own: the server's
 // reader must never wait for the server to read.
-func (p *Pair) flushServerAside() {
+func (p *routines) flushServerAside() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.s.ToServer.Len() == 0 || p.ended {
@@ -104,14 +104,14 @@ func (p *Pair) flushServerAside() {
 	go p.flushServerOnce()
 }
 
-func (p *Pair) flushServerOnce() {
+func (p *routines) flushServerOnce() {
 	defer p.background.Done()
 	p.flushServer()
 }
 
 // flushClientAside writes to the client in a goroutine of its own: the client's
 // reader must never wait for the client to read.
-func (p *Pair) flushClientAside() {
+func (p *routines) flushClientAside() {
 	p.mu.Lock()
 	closing := p.s.Closing()
 	pending := p.s.ToClient.Len() > 0
@@ -133,12 +133,12 @@ const farewellTime = 2 * time.Second
 
 // farewell notes why lockkeeper ends the session; writes to a client that does
 // not read end soon, those under way included. The pair's mutex is held.
-func (p *Pair) farewell(cause string) {
+func (p *routines) farewell(cause string) {
 	p.because(cause)
 	_ = p.client.SetWriteDeadline(p.cfg.Now().Add(farewellTime)) // it is closed
 }
 
-func (p *Pair) flushClientOnce(last bool) {
+func (p *routines) flushClientOnce(last bool) {
 	defer p.background.Done()
 	p.flushClient()
 	if last {

@@ -39,8 +39,17 @@ func (o *Out) Len() int { return o.bytes }
 // Take moves the segments into dst, which it returns, and empties o.
 func (o *Out) Take(dst [][]byte) [][]byte {
 	dst = append(dst[:0], o.segments...)
+	o.Reset()
+	return dst
+}
+
+// Segments returns what is collected, in order, until the next Forward or
+// Reset.
+func (o *Out) Segments() [][]byte { return o.segments }
+
+// Reset empties o.
+func (o *Out) Reset() {
 	clear(o.segments)
 	o.segments = o.segments[:0]
 	o.bytes = 0
-	return dst
 }

@@ -1,4 +1,3 @@
-// Package engine moves bytes for sessions: two goroutines on net.Conn for each, whatever the transport.
 package engine
 
 import (
@@ -10,30 +9,9 @@ import (
 	"time"
 
 	"lockkeeper/inspect"
-	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy/session"
 )
-
-// Sink takes what sessions have to tell. Its methods may be called from many
-// goroutines.
-type Sink interface {
-	// Count adds what happened; it must not keep c.
-	Count(c *session.Counts)
-	// Stage tells how long a slow stage of a statement took.
-	Stage(stage string, took time.Duration)
-	// Record journals entries. It may block for a bounded time.
-	Record(entries []journal.Entry)
-}
-
-// Config is what all pairs have in common.
-type Config struct {
-	Inspect   func(text []byte, lex inspect.Lexing) *inspect.Batch // may be slow
-	Sink      Sink
-	Budget    *Budget
-	Now       func() time.Time
-	HeldBytes int // what a client may send while its statement is held or collected in vain
-}
 
 // Initial sizes of a pair's buffers, in bytes. The client's grows for a text
 // that has to be inspected whole, the server's for an error or notice.
@@ -42,25 +20,11 @@ const (
 	serverBuffer = 32 << 10
 )
 
-// maxUnread is how much more a server may say, in bytes, that is changing
-// something for a client which is gone: then it loses its connection, too.
-const maxUnread = 16 << 20
-
-// What the cause of a session's end begins with when a connection has broken:
-// it was reset, or nothing was heard of the other side for too long.
-const (
-	ClientLost = "client connection lost: "
-	ServerLost = "server connection lost: "
-)
-
-// Pair is a client connection and its server connection with the session
-// between them. Run moves bytes until either side ends.
-type Pair struct {
-	// OnLogin, when set before Run, is called once with the server's process
-	// id when the server has accepted the login.
-	OnLogin func(pid uint32)
-
+// routines is a pair that two goroutines on net.Conn drive, whatever the
+// transport.
+type routines struct {
 	cfg            Config
+	onLogin        func(pid uint32)
 	client, server net.Conn
 
 	mu       sync.Mutex // guards everything below, the session included
@@ -95,17 +59,15 @@ type output struct {
 	lost     int64      // guarded by the pair's mutex: bytes when it came
 }
 
-// NewPair returns a pair that has not begun. pending are bytes of the server
-// that were read already.
-func NewPair(cfg Config, client, server net.Conn, s *session.Session, pending []byte) *Pair {
-	p := &Pair{cfg: cfg, client: client, server: server, s: s, in: make([]byte, clientBuffer), early: pending}
+func newRoutines(cfg Config, client, server net.Conn, s *session.Session, pending []byte) *routines {
+	p := &routines{cfg: cfg, client: client, server: server, s: s, in: make([]byte, clientBuffer), early: pending}
 	p.room = sync.NewCond(&p.mu)
 	return p
 }
 
-// Run moves bytes until one side has ended and everything it said has been
-// passed on. It closes both connections and returns why the session ended.
-func (p *Pair) Run(ctx context.Context) (cause string) {
+func (p *routines) OnLogin(f func(pid uint32)) { p.onLogin = f }
+
+func (p *routines) Run(ctx context.Context) (cause string) {
 	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
 	defer stop()
 	done := make(chan struct{})
@@ -122,17 +84,14 @@ func (p *Pair) Run(ctx context.Context) (cause string) {
 	return cause
 }
 
-// Close ends the pair for a reason; both sides see a closed connection.
-func (p *Pair) Close(cause string) {
+func (p *routines) Close(cause string) {
 	p.mu.Lock()
 	p.because(cause)
 	p.mu.Unlock()
 	p.close()
 }
 
-// Fail ends the pair with a FATAL error that the client can read, as a server
-// would that is shut down.
-func (p *Pair) Fail(r *policy.Refusal) {
+func (p *routines) Fail(r *policy.Refusal) {
 	p.mu.Lock()
 	p.s.Fail(r)
 	p.mu.Unlock()
@@ -140,13 +99,13 @@ func (p *Pair) Fail(r *policy.Refusal) {
 }
 
 // because keeps the first cause. The pair's mutex is held.
-func (p *Pair) because(cause string) {
+func (p *routines) because(cause string) {
 	if p.cause == "" {
 		p.cause = cause
 	}
 }
 
-func (p *Pair) close() {
+func (p *routines) close() {
 	p.mu.Lock()
 	p.ended = true
 	if p.timer != nil {
@@ -159,22 +118,19 @@ func (p *Pair) close() {
 	_ = p.server.Close()
 }
 
-// Do runs f with the session; f must not block.
-func (p *Pair) Do(f func(*session.Session)) {
+func (p *routines) Do(f func(*session.Session)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(p.s)
 }
 
-// Traffic returns the bytes relayed to the server and to the client.
-func (p *Pair) Traffic() (toServer, toClient int64) {
+func (p *routines) Traffic() (toServer, toClient int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.toServer.bytes, p.toClient.bytes
 }
 
-// Wake lets a held session look again.
-func (p *Pair) Wake() {
+func (p *routines) Wake() {
 	p.mu.Lock()
 	p.s.Retag()
 	_, _, held := p.s.Held()
@@ -185,8 +141,7 @@ func (p *Pair) Wake() {
 	}
 }
 
-// Cancel cancels a held statement and reports whether there was one.
-func (p *Pair) Cancel(r *policy.Refusal) bool {
+func (p *routines) Cancel(r *policy.Refusal) bool {
 	p.mu.Lock()
 	held := p.s.Cancel(r)
 	p.mu.Unlock()
@@ -196,18 +151,14 @@ func (p *Pair) Cancel(r *policy.Refusal) bool {
 	return held
 }
 
-// CancelSent is told that the cancel request of an overdue statement has been
-// sent: what waited for that goes on.
-func (p *Pair) CancelSent() {
+func (p *routines) CancelSent() {
 	p.mu.Lock()
 	p.s.CancelSent()
 	p.mu.Unlock()
 	p.goDrive()
 }
 
-// Spared is told that an overdue statement is not cancelled after all: what
-// waited for that goes on.
-func (p *Pair) Spared() {
+func (p *routines) Spared() {
 	p.mu.Lock()
 	p.s.Spared()
 	p.mu.Unlock()
@@ -216,7 +167,7 @@ func (p *Pair) Spared() {
 
 // goDrive lets a goroutine of its own work on what the client has sent, for
 // the caller must not block on the server.
-func (p *Pair) goDrive() {
+func (p *routines) goDrive() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -226,7 +177,7 @@ func (p *Pair) goDrive() {
 	go p.driveOnce()
 }
 
-func (p *Pair) driveOnce() {
+func (p *routines) driveOnce() {
 	defer p.background.Done()
 	p.drive()
 	p.caughtUp()
@@ -234,7 +185,7 @@ func (p *Pair) driveOnce() {
 }
 
 // clientLoop reads the client until it ends.
-func (p *Pair) clientLoop() {
+func (p *routines) clientLoop() {
 	p.drive()
 	for {
 		buf, ok := p.clientRoom()
@@ -262,7 +213,7 @@ func (p *Pair) clientLoop() {
 // clientEnded passes the client's end on. A server that may be changing
 // something is heard to its end, so that the session is known until then; any
 // other is told at once.
-func (p *Pair) clientEnded(err error) {
+func (p *routines) clientEnded(err error) {
 	p.mu.Lock()
 	p.gone = true
 	cause := "client closed the connection"
@@ -277,7 +228,7 @@ func (p *Pair) clientEnded(err error) {
 // tellServer passes the client's end on when everything that the client sent
 // before it was: a statement that is held is not run for nobody, one that waits
 // for replies is still sent.
-func (p *Pair) tellServer() {
+func (p *routines) tellServer() {
 	p.mu.Lock()
 	waits := p.start < p.end && (p.asking || p.s.WaitsForReplies())
 	if !p.gone || p.told || waits || p.ended {
@@ -296,19 +247,10 @@ func (p *Pair) tellServer() {
 	_ = p.server.Close() // cannot be told half
 }
 
-// reason is an error without addresses.
-func reason(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return op.Err.Error()
-	}
-	return err.Error()
-}
-
 // clientRoom returns where the next bytes of the client go. It waits while the
 // buffer is full of bytes that are held, and moves or grows it when nothing
 // aliases it. ok is false when the pair ends.
-func (p *Pair) clientRoom() (buf []byte, ok bool) {
+func (p *routines) clientRoom() (buf []byte, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for {
@@ -334,11 +276,11 @@ func (p *Pair) clientRoom() (buf []byte, ok bool) {
 }
 
 // aliased reports whether bytes of the client's buffer are still to be written.
-func (p *Pair) aliased() bool { return p.toServer.busy || p.s.ToServer.Len() > 0 }
+func (p *routines) aliased() bool { return p.toServer.busy || p.s.ToServer.Len() > 0 }
 
 // compact moves what was not taken to the front and makes room for what the
 // session wants at once.
-func (p *Pair) compact() {
+func (p *routines) compact() {
 	rest := p.in[p.start:p.end]
 	want := p.s.ClientNeed()
 	if len(rest) == 0 && p.granted > 0 {
@@ -359,7 +301,7 @@ func (p *Pair) compact() {
 
 // grow replaces the buffer by one twice as large, at most want. Without room
 // in the budget the session decides on what is at hand.
-func (p *Pair) grow(rest []byte, want int) {
+func (p *routines) grow(rest []byte, want int) {
 	size := min(want, 2*len(p.in))
 	if !p.cfg.Budget.take(size - len(p.in)) {
 		p.s.NoRoom()
@@ -374,14 +316,14 @@ func (p *Pair) grow(rest []byte, want int) {
 	p.in = bigger
 }
 
-func (p *Pair) release() {
+func (p *routines) release() {
 	p.cfg.Budget.give(p.granted)
 	p.granted = 0
 }
 
 // drive works on what the client has sent until nothing more can be done now,
 // and writes what came of it.
-func (p *Pair) drive() {
+func (p *routines) drive() {
 	for {
 		p.mu.Lock()
 		text, lex := p.pump()
@@ -404,7 +346,7 @@ func (p *Pair) drive() {
 
 // pump offers the client's bytes to the session. It returns a text that has to
 // be inspected by the caller. The pair's mutex is held.
-func (p *Pair) pump() ([]byte, inspect.Lexing) {
+func (p *routines) pump() ([]byte, inspect.Lexing) {
 	if p.asking || p.ended {
 		return nil, inspect.Lexing{}
 	}
@@ -425,7 +367,7 @@ func (p *Pair) pump() ([]byte, inspect.Lexing) {
 }
 
 // arm sets the timer of a hold.
-func (p *Pair) arm() {
+func (p *routines) arm() {
 	_, until, held := p.s.Held()
 	if !held {
 		return
@@ -437,7 +379,7 @@ func (p *Pair) arm() {
 }
 
 // tell hands counts and entries to the sink.
-func (p *Pair) tell() {
+func (p *routines) tell() {
 	p.mu.Lock()
 	p.cfg.Sink.Count(&p.s.Counts)
 	p.s.Counts = session.Counts{}
@@ -452,7 +394,7 @@ func (p *Pair) tell() {
 }
 
 // serverLoop reads the server until it ends, and lets the client know.
-func (p *Pair) serverLoop(done chan<- struct{}) {
+func (p *routines) serverLoop(done chan<- struct{}) {
 	defer close(done)
 	buf := make([]byte, max(serverBuffer, len(p.early)))
 	have := copy(buf, p.early)
@@ -487,7 +429,7 @@ func (p *Pair) serverLoop(done chan<- struct{}) {
 	p.close()
 }
 
-func (p *Pair) serverNeed() int {
+func (p *routines) serverNeed() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.s.ServerNeed()
@@ -495,7 +437,7 @@ func (p *Pair) serverNeed() int {
 
 // heardServer offers the server's bytes to the session and writes to the
 // client what came of it. goOn is false when the session is over.
-func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
+func (p *routines) heardServer(b []byte) (taken int, goOn bool) {
 	p.mu.Lock()
 	taken = p.s.FromServer(b)
 	closing := p.s.Closing()
@@ -508,8 +450,8 @@ func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
 	pid, _ := p.s.BackendKey()
 	useless := p.gone && p.toClient.err != nil && (p.s.Harmless() || p.toClient.bytes-p.toClient.lost > maxUnread)
 	p.mu.Unlock()
-	if login && p.OnLogin != nil {
-		p.OnLogin(pid)
+	if login && p.onLogin != nil {
+		p.onLogin(pid)
 	}
 	p.tell()
 	p.flushClient()
@@ -522,7 +464,7 @@ func (p *Pair) heardServer(b []byte) (taken int, goOn bool) {
 }
 
 // serverEnded takes note of the server's end.
-func (p *Pair) serverEnded(err error) {
+func (p *routines) serverEnded(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if errors.Is(err, io.EOF) {

@@ -1,0 +1,727 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"lockkeeper/inspect"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+	"lockkeeper/proxy/wire"
+)
+
+// side says which connection of a pair is meant.
+type side int32
+
+const (
+	clientSide side = iota
+	serverSide
+)
+
+var errNotNow = errors.New("the socket is not ready")
+
+// polled is a pair whose bytes a poll loop moves. Whoever holds the mutex may
+// work on the session: nothing that is done with it held waits, and what has to
+// wait (a parse, a full journal) is done aside, by a goroutine that comes back.
+type polled struct {
+	cfg     Config
+	onLogin func(pid uint32)
+	loop    *loop
+	number  int32         // in the loop
+	done    chan struct{} // closed when the pair has ended
+
+	mu       sync.Mutex // guards everything below, the session included
+	s        *session.Session
+	client   half
+	server   half
+	granted  int  // bytes of the client's buffer beyond clientBuffer, taken from the budget
+	asking   bool // a text in the client's buffer is being inspected
+	aside    bool // something slow comes before whatever is to be written
+	gone     bool // the client has ended; nothing is read from it any more
+	told     bool // the server is to know, or knows
+	shut     bool // it knows
+	loggedIn bool
+	leaving  bool // the pair ends when the client has everything
+	ended    bool
+	cause    string
+	timer    *time.Timer
+	caught   chan struct{} // closed when the server was given everything; nil: nobody waits for that
+
+	background sync.WaitGroup // what is done aside
+}
+
+// half is one connection of a pair. An idle one has no buffers.
+type half struct {
+	fd      int
+	watched uint32   // what the loop watches it for
+	in      []byte   // read; from start on not taken yet
+	start   int      // moved to the front only when nothing that is to be written aliases in
+	out     [][]byte // to be written; may alias the other half's in
+	bytes   int64    // taken for writing, in all
+	lost    int64    // bytes when err came
+	err     error    // of writing; then everything is thrown away
+}
+
+// rest is what was read and not taken.
+func (h *half) rest() []byte { return h.in[h.start:] }
+
+func newPolled(cfg Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
+	p := &polled{cfg: cfg, loop: l, s: s, done: make(chan struct{})}
+	p.client.fd, p.server.fd = client, server
+	p.server.in = pending
+	return p
+}
+
+func (p *polled) OnLogin(f func(pid uint32)) { p.onLogin = f }
+
+func (p *polled) Run(ctx context.Context) (cause string) {
+	p.number = p.loop.enter(p)
+	p.mu.Lock()
+	if len(p.server.in) > 0 {
+		p.heardServer(nil)
+	}
+	p.settle()
+	p.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
+	<-p.done
+	stop()
+	p.background.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.Lost()
+	p.cfg.Sink.Count(&p.s.Counts)
+	p.s.Counts = session.Counts{}
+	if entries := p.s.Entries; len(entries) > 0 {
+		p.s.Entries = nil
+		p.cfg.Sink.Record(entries)
+	}
+	return p.cause
+}
+
+func (p *polled) Close(cause string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.because(cause)
+	p.close()
+}
+
+func (p *polled) Fail(r *policy.Refusal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.Fail(r)
+	p.goOn()
+}
+
+func (p *polled) Do(f func(*session.Session)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p.s)
+}
+
+func (p *polled) Traffic() (toServer, toClient int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.server.bytes, p.client.bytes
+}
+
+func (p *polled) Wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.Retag()
+	_, _, held := p.s.Held()
+	p.s.Resume()
+	if held {
+		p.goOn()
+	}
+}
+
+func (p *polled) Cancel(r *policy.Refusal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held := p.s.Cancel(r)
+	if held {
+		p.goOn()
+	}
+	return held
+}
+
+func (p *polled) CancelSent() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.CancelSent()
+	p.goOn()
+}
+
+func (p *polled) Spared() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.s.Spared()
+	p.goOn()
+}
+
+// goOn works on after an event that came from neither side.
+func (p *polled) goOn() {
+	if p.ended {
+		return
+	}
+	p.pump(nil)
+	p.settle()
+}
+
+// because keeps the first cause.
+func (p *polled) because(cause string) {
+	if p.cause == "" {
+		p.cause = cause
+	}
+}
+
+// close ends the pair at once.
+func (p *polled) close() {
+	if p.ended {
+		return
+	}
+	p.ended = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.release()
+	for s, h := range map[side]*half{clientSide: &p.client, serverSide: &p.server} {
+		p.watch(h, s, 0)
+		_ = unix.Close(h.fd) // nothing is left to be told
+		h.in, h.out, h.start = nil, nil, 0
+	}
+	p.loop.leave(p.number)
+	if p.caught != nil {
+		close(p.caught)
+		p.caught = nil
+	}
+	close(p.done)
+}
+
+// ready is called by the loop when a connection can be read or written, or is
+// broken. buf is the loop's.
+func (p *polled) ready(s side, events uint32, buf []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	h := &p.client
+	if s == serverSide {
+		h = &p.server
+	}
+	if events&^unix.EPOLLIN != 0 {
+		p.drain(h)
+	}
+	switch {
+	case events&^unix.EPOLLOUT == 0:
+	case s == clientSide:
+		p.readClient(buf[:clientRead])
+	default:
+		p.readServer(buf)
+	}
+	p.settle()
+}
+
+// settle does what may have become due after an event, and has the loop watch
+// what the pair waits for now.
+func (p *polled) settle() {
+	if p.ended {
+		return
+	}
+	p.tellServer()
+	if p.leaving && len(p.client.out) == 0 && !p.aside {
+		p.close()
+		return
+	}
+	p.caughtUp()
+	p.tidy()
+	p.watch(&p.client, clientSide, wants(p.hearsClient(), &p.client))
+	p.watch(&p.server, serverSide, wants(p.hearsServer(), &p.server))
+}
+
+func wants(reading bool, h *half) uint32 {
+	var events uint32
+	if reading {
+		events = unix.EPOLLIN
+	}
+	if len(h.out) > 0 {
+		events |= unix.EPOLLOUT
+	}
+	return events
+}
+
+func (p *polled) watch(h *half, s side, events uint32) {
+	if events != h.watched {
+		p.loop.watch(h.fd, p.number, s, h.watched, events)
+		h.watched = events
+	}
+}
+
+// tidy moves what was not taken to the front and gives empty buffers back,
+// where nothing that is still to be written aliases them.
+func (p *polled) tidy() {
+	if c := &p.client; c.in != nil && len(p.server.out) == 0 && !p.asking {
+		c.compact()
+		if c.in == nil {
+			p.release()
+		}
+	}
+	if h := &p.server; h.in != nil && len(p.client.out) == 0 {
+		h.compact()
+	}
+}
+
+func (h *half) compact() {
+	if h.start == len(h.in) {
+		h.in, h.start = nil, 0
+		return
+	}
+	if h.start > 0 {
+		h.in, h.start = h.in[:copy(h.in, h.rest())], 0
+	}
+}
+
+func (p *polled) release() {
+	p.cfg.Budget.give(p.granted)
+	p.granted = 0
+}
+
+// hearsClient reports whether more of the client is to be read now.
+func (p *polled) hearsClient() bool {
+	if p.gone || p.aside || p.leaving || len(p.server.out) > 0 {
+		return false
+	}
+	c := &p.client
+	return len(c.in) < cap(c.in) || len(c.in)-c.start < p.clientLimit()
+}
+
+// clientLimit is how much may be kept of the client that was not taken.
+func (p *polled) clientLimit() int {
+	if want := p.s.ClientNeed(); want > 0 {
+		return want
+	}
+	return max(p.cfg.HeldBytes, clientBuffer)
+}
+
+// hearsServer reports whether more of the server is to be read now.
+func (p *polled) hearsServer() bool {
+	return !p.aside && !p.leaving && len(p.client.out) == 0
+}
+
+// readClient reads once; buf is not kept.
+func (p *polled) readClient(buf []byte) {
+	if p.ended || !p.hearsClient() {
+		return
+	}
+	c := &p.client
+	fresh := buf
+	if len(c.in) > 0 {
+		if !p.clientRoom() {
+			return
+		}
+		fresh = c.in[len(c.in):cap(c.in)]
+	}
+	n, err := receive(c.fd, fresh)
+	switch {
+	case errors.Is(err, errNotNow):
+	case err != nil:
+		p.clientEnded(err)
+	case n == 0:
+		p.clientEnded(io.EOF)
+	case len(c.in) > 0:
+		c.in = c.in[:len(c.in)+n]
+		p.pump(nil)
+	default:
+		p.pump(fresh[:n])
+	}
+}
+
+// clientRoom makes room behind what is kept of the client. Without room in the
+// budget the session decides on what is at hand.
+func (p *polled) clientRoom() bool {
+	c := &p.client
+	if !p.asking {
+		c.compact()
+	}
+	if len(c.in) < cap(c.in) {
+		return true
+	}
+	size := min(p.clientLimit()+c.start, 2*cap(c.in))
+	if size <= cap(c.in) {
+		return false
+	}
+	if !p.cfg.Budget.take(size - cap(c.in)) {
+		p.s.NoRoom()
+		p.pump(nil)
+		return false
+	}
+	p.granted += size - cap(c.in)
+	bigger := make([]byte, len(c.in), size)
+	copy(bigger, c.in)
+	c.in = bigger
+	return true
+}
+
+// clientEnded takes note of the client's end.
+func (p *polled) clientEnded(err error) {
+	p.gone = true
+	if errors.Is(err, io.EOF) {
+		p.because("client closed the connection")
+		return
+	}
+	p.because(ClientLost + reason(err))
+}
+
+// tellServer passes the client's end on when everything that the client sent
+// before it was: a statement that is held is not run for nobody, one that waits
+// for replies is still sent. A server that may be changing something is heard
+// to its end, so that the session is known until then.
+func (p *polled) tellServer() {
+	if !p.gone || p.shut || p.leaving {
+		return
+	}
+	if !p.told {
+		if len(p.client.rest()) > 0 && (p.asking || p.aside || p.s.WaitsForReplies()) {
+			return
+		}
+		p.told = true
+		p.client.start = len(p.client.in)
+	}
+	if p.aside || len(p.server.out) > 0 {
+		return
+	}
+	p.shut = true
+	if unix.Shutdown(p.server.fd, unix.SHUT_WR) != nil {
+		p.leaving = true // it is gone itself
+	}
+}
+
+// pump offers the client's bytes to the session, and writes what came of it.
+// fresh are bytes in a buffer that is not ours, read when nothing was kept; nil
+// where what is kept is offered.
+func (p *polled) pump(fresh []byte) {
+	c := &p.client
+	data := fresh
+	if fresh == nil {
+		data = c.rest()
+	}
+	n := 0
+	if len(data) > 0 && !p.asking && !p.aside && !p.told {
+		n = p.s.FromClient(data)
+	}
+	p.arm()
+	var text []byte
+	var lex inspect.Lexing
+	if !p.asking {
+		text, lex = p.s.Ask()
+	}
+	p.work(fresh)
+	rest := data[n:]
+	if fresh == nil {
+		c.start += n
+	} else if len(rest) > 0 {
+		p.keepClient(rest)
+	}
+	if text == nil {
+		return
+	}
+	// The text is part of what was not taken, which may have moved just now.
+	at := int(address(text) - address(rest))
+	p.ask(c.rest()[at:at+len(text)], lex)
+}
+
+// keepClient keeps what was not taken of a read.
+func (p *polled) keepClient(rest []byte) {
+	c := &p.client
+	c.in = append(make([]byte, 0, max(clientBuffer, len(rest))), rest...)
+	c.start = 0
+	if more := cap(c.in) - clientBuffer; more > 0 {
+		p.cfg.Budget.force(more) // at most clientRead
+		p.granted += more
+	}
+}
+
+// ask has a text inspected aside. It is part of the client's buffer, which
+// nobody changes until the answer is there.
+func (p *polled) ask(text []byte, lex inspect.Lexing) {
+	p.asking = true
+	p.background.Add(1)
+	go func() {
+		defer p.background.Done()
+		begun := p.cfg.Now()
+		b := p.cfg.Inspect(text, lex)
+		p.cfg.Sink.Stage("inspect", p.cfg.Now().Sub(begun))
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.asking = false
+		p.s.Inspected(b)
+		p.goOn()
+	}()
+}
+
+// arm sets the timer of a hold.
+func (p *polled) arm() {
+	_, until, held := p.s.Held()
+	if !held {
+		return
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timer = time.AfterFunc(until.Sub(p.cfg.Now()), p.Wake)
+}
+
+// readServer reads once; buf is not kept.
+func (p *polled) readServer(buf []byte) {
+	if p.ended || !p.hearsServer() {
+		return
+	}
+	h := &p.server
+	fresh := buf
+	if len(h.in) > 0 {
+		h.compact()
+		if need := max(p.s.ServerNeed(), serverBuffer); cap(h.in) < need {
+			h.in = append(make([]byte, 0, need), h.in...)
+		}
+		fresh = h.in[len(h.in):cap(h.in)]
+	}
+	n, err := receive(h.fd, fresh)
+	switch {
+	case errors.Is(err, errNotNow):
+	case err != nil:
+		p.serverEnded(ServerLost + reason(err))
+	case n == 0:
+		p.serverEnded("server closed the connection")
+	case len(h.in) > 0:
+		h.in = h.in[:len(h.in)+n]
+		p.heardServer(nil)
+	default:
+		p.heardServer(fresh[:n])
+	}
+}
+
+func (p *polled) serverEnded(cause string) {
+	p.because(cause)
+	p.leaving = true
+}
+
+// heardServer offers the server's bytes to the session, as pump does the
+// client's.
+func (p *polled) heardServer(fresh []byte) {
+	h := &p.server
+	data := fresh
+	if fresh == nil {
+		data = h.rest()
+	}
+	n := p.s.FromServer(data)
+	waiting := len(p.client.rest()) > 0 && !p.asking && p.s.WaitsForReplies()
+	useless := p.gone && p.client.err != nil && (p.s.Harmless() || p.client.bytes-p.client.lost > maxUnread)
+	p.work(fresh)
+	if rest := data[n:]; fresh == nil {
+		h.start += n
+	} else if len(rest) > 0 {
+		h.in, h.start = append(make([]byte, 0, max(serverBuffer, p.s.ServerNeed(), len(rest))), rest...), 0
+	}
+	switch {
+	case useless:
+		p.leaving = true
+	case waiting:
+		p.pump(nil)
+	}
+}
+
+// work tells what has happened, and writes what is collected: not before the
+// journal has it.
+func (p *polled) work(fresh []byte) {
+	p.tell()
+	if closing := p.s.Closing(); closing != "" && !p.leaving {
+		p.because(closing)
+		p.leaving = true
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+		p.timer = time.AfterFunc(farewellTime, p.hangUp)
+	}
+	p.write(&p.server, &p.s.ToServer, fresh)
+	p.write(&p.client, &p.s.ToClient, fresh)
+}
+
+// hangUp ends a pair whose client does not read its last words.
+func (p *polled) hangUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.close()
+}
+
+// tell hands counts and entries to the sink, aside where that might wait.
+func (p *polled) tell() {
+	if p.aside {
+		return
+	}
+	p.cfg.Sink.Count(&p.s.Counts)
+	p.s.Counts = session.Counts{}
+	login := !p.loggedIn && p.s.LoggedIn()
+	entries := p.s.Entries
+	if len(entries) == 0 && !login {
+		return
+	}
+	p.s.Entries = nil
+	p.loggedIn = p.loggedIn || login
+	if !login && p.cfg.Sink.Roomy() {
+		begun := p.cfg.Now()
+		p.cfg.Sink.Record(entries)
+		p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
+		return
+	}
+	pid, _ := p.s.BackendKey()
+	p.aside = true
+	p.background.Add(1)
+	go func() {
+		defer p.background.Done()
+		if login && p.onLogin != nil {
+			p.onLogin(pid)
+		}
+		if len(entries) > 0 {
+			begun := p.cfg.Now()
+			p.cfg.Sink.Record(entries)
+			p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.back()
+	}()
+}
+
+// back goes on after something slow.
+func (p *polled) back() {
+	p.aside = false
+	if p.ended {
+		return
+	}
+	p.tell()
+	p.drain(&p.server)
+	p.drain(&p.client)
+	p.goOn()
+}
+
+// write writes what is collected for a connection, and keeps what cannot be
+// written now.
+func (p *polled) write(h *half, from *wire.Out, fresh []byte) {
+	if from.Len() == 0 {
+		return
+	}
+	h.bytes += int64(from.Len())
+	segments := from.Segments()
+	if h.err == nil && len(h.out) == 0 && !p.aside {
+		var err error
+		segments, err = send(h.fd, segments)
+		p.failed(h, err)
+	}
+	if h.err == nil {
+		for _, b := range segments {
+			if within(b, fresh) {
+				b = append([]byte(nil), b...)
+			}
+			h.out = append(h.out, b)
+		}
+	}
+	from.Reset()
+}
+
+// within reports whether b is part of buf.
+func within(b, buf []byte) bool {
+	if len(b) == 0 || len(buf) == 0 {
+		return false
+	}
+	return address(b) >= address(buf) && address(b) < address(buf)+uintptr(len(buf))
+}
+
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// drain writes what was kept.
+func (p *polled) drain(h *half) {
+	if len(h.out) == 0 || p.aside {
+		return
+	}
+	rest, err := send(h.fd, h.out)
+	if h.out = rest; len(rest) == 0 {
+		h.out = nil
+	}
+	p.failed(h, err)
+}
+
+// failed takes note of an error of writing. A client that cannot be written to
+// is gone; a server's own end says why.
+func (p *polled) failed(h *half, err error) {
+	if err == nil || errors.Is(err, errNotNow) {
+		return
+	}
+	h.err, h.lost, h.out = err, h.bytes, nil
+	if h == &p.client && !p.gone {
+		p.clientEnded(err)
+	}
+}
+
+// CatchUp: see Pair.
+func (p *polled) CatchUp(ctx context.Context) {
+	caught, patience := p.awaitCaughtUp()
+	if caught == nil {
+		return
+	}
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	select {
+	case <-caught:
+	case <-ctx.Done():
+	}
+}
+
+// awaitCaughtUp reads what the client has sent, and returns what is closed when
+// the server was given it, nil when it has something to cancel.
+func (p *polled) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.gone || p.s.Owes() && len(p.server.out) == 0 {
+		return nil, 0
+	}
+	p.readClient(make([]byte, clientBuffer))
+	p.settle()
+	if p.ended || p.caught == nil && p.isCaughtUp() {
+		return nil, 0
+	}
+	if p.caught == nil {
+		p.caught = make(chan struct{})
+	}
+	if p.s.Owes() {
+		return p.caught, unsentTimeout
+	}
+	return p.caught, CatchUpTimeout
+}
+
+// isCaughtUp reports whether the server has what a cancel request is for, or
+// nothing is on its way to it.
+func (p *polled) isCaughtUp() bool {
+	if len(p.server.out) > 0 {
+		return false
+	}
+	if p.s.Owes() {
+		return true
+	}
+	waiting, err := unix.IoctlGetInt(p.client.fd, unix.TIOCINQ)
+	return !p.asking && !p.aside && (err != nil || waiting == 0)
+}
+
+// caughtUp lets cancel requests go on.
+func (p *polled) caughtUp() {
+	if p.caught != nil && p.isCaughtUp() {
+		close(p.caught)
+		p.caught = nil
+	}
+}

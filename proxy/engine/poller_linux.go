@@ -1,0 +1,234 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"lockkeeper/proxy/session"
+)
+
+// loopBuffer is what a loop reads at once from a server, in bytes. Its sessions
+// share it: what they cannot pass on at once is copied. Long streams cost the
+// less CPU the larger it is, up to a quarter of a megabyte.
+const loopBuffer = 256 << 10
+
+// clientRead is what is read at once from a client: as much as may have to be
+// kept for it without a grant of the budget.
+const clientRead = 64 << 10
+
+// loopEvents is how many ready connections are asked for at once.
+const loopEvents = 128
+
+// eagerWait is how long a loop that has work waits for more without giving its
+// processor away, in milliseconds.
+const eagerWait = 1
+
+// Poller moves the bytes of sessions in a few loops, each with an epoll
+// instance of its own. A session belongs to one loop for its life. Source:
+// epoll(7); level-triggered.
+type Poller struct {
+	loops []*loop
+	next  atomic.Uint32
+}
+
+// NewPoller starts loops. They end with Close.
+func NewPoller(loops int) (*Poller, error) {
+	p := &Poller{}
+	for range loops {
+		l, err := newLoop(loops < runtime.GOMAXPROCS(0))
+		if err != nil {
+			p.Close()
+			return nil, err
+		}
+		p.loops = append(p.loops, l)
+		go l.run()
+	}
+	return p, nil
+}
+
+// Close ends the loops; sessions that still run get no bytes any more.
+func (p *Poller) Close() {
+	if p == nil {
+		return
+	}
+	for _, l := range p.loops {
+		l.stop()
+	}
+	p.loops = nil
+}
+
+// pair returns a pair in one of the loops; nil where that cannot be.
+func (p *Poller) pair(cfg Config, client, server net.Conn, s *session.Session, pending []byte) Pair {
+	if p == nil || len(p.loops) == 0 {
+		return nil
+	}
+	from, err := own(client)
+	if err != nil {
+		return nil
+	}
+	to, err := own(server)
+	if err != nil {
+		_ = unix.Close(from) // nobody else has it
+		return nil
+	}
+	_ = client.Close() // the sockets live on in the descriptors that are ours
+	_ = server.Close()
+	l := p.loops[int(p.next.Add(1))%len(p.loops)]
+	return newPolled(cfg, l, from, to, s, pending)
+}
+
+var errNoSocket = errors.New("no plain socket")
+
+// own returns a descriptor of c's socket that Go's runtime does not watch.
+func own(c net.Conn) (int, error) {
+	var s syscall.Conn
+	switch c := c.(type) {
+	case *net.TCPConn:
+		s = c
+	case *net.UnixConn:
+		s = c
+	default:
+		return 0, errNoSocket
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("own a socket: %w", err)
+	}
+	mine := -1
+	var failed error
+	err = raw.Control(func(fd uintptr) { mine, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return 0, fmt.Errorf("own a socket: %w", err)
+	}
+	return mine, nil
+}
+
+// loop watches the connections of its sessions and lets them work.
+type loop struct {
+	epoll int
+	bell  int // an eventfd that ends the loop
+	ended chan struct{}
+	eager bool // there are processors to spare
+
+	mu    sync.Mutex
+	pairs []*polled // by their number; the first is nobody's: it is the bell's
+	free  []int32
+}
+
+func newLoop(eager bool) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a poll loop: %w", err)
+	}
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, bell, &unix.EpollEvent{Events: unix.EPOLLIN})
+	}
+	if err != nil {
+		_ = unix.Close(epoll)
+		return nil, fmt.Errorf("make a poll loop: %w", err)
+	}
+	return &loop{epoll: epoll, bell: bell, ended: make(chan struct{}), eager: eager, pairs: make([]*polled, 1)}, nil
+}
+
+// stop ends the loop and waits for that.
+func (l *loop) stop() {
+	_, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // an eventfd takes it
+	<-l.ended
+	_ = unix.Close(l.bell)
+	_ = unix.Close(l.epoll)
+}
+
+// enter gives a pair its number.
+func (l *loop) enter(p *polled) int32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.free); n > 0 {
+		number := l.free[n-1]
+		l.free = l.free[:n-1]
+		l.pairs[number] = p
+		return number
+	}
+	l.pairs = append(l.pairs, p)
+	return int32(len(l.pairs) - 1) //nolint:gosec // bounded by file descriptors
+}
+
+// leave frees a number. An event that is under way may then meet another pair,
+// which finds nothing to read.
+func (l *loop) leave(number int32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pairs[number] = nil
+	l.free = append(l.free, number)
+}
+
+// run lets sessions work until stop.
+func (l *loop) run() {
+	defer close(l.ended)
+	buf := make([]byte, loopBuffer)
+	var events [loopEvents]unix.EpollEvent
+	var pairs [loopEvents]*polled
+	for {
+		n := l.wait(&events)
+		l.mu.Lock()
+		for i := range n {
+			pairs[i] = l.pairs[events[i].Fd]
+		}
+		l.mu.Unlock()
+		for i := range n {
+			if events[i].Fd == 0 {
+				return
+			}
+			if p := pairs[i]; p != nil {
+				p.ready(side(events[i].Pad), events[i].Events, buf)
+			}
+			pairs[i] = nil
+		}
+	}
+}
+
+// wait returns how many events there are, and waits for the first. As long as
+// there is work the wait is not announced to Go's scheduler, which would cost
+// more than the wait itself; it is short then, for it keeps a processor from
+// other goroutines.
+func (l *loop) wait(events *[loopEvents]unix.EpollEvent) int {
+	if l.eager {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), loopEvents, eagerWait, 0, 0)
+		if errno == 0 && n > 0 {
+			return int(n)
+		}
+		if errno == unix.EINTR { // the scheduler wants this processor
+			return 0
+		}
+	}
+	n, err := unix.EpollWait(l.epoll, events[:], -1)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic("epoll_wait: " + err.Error()) // only a descriptor of ours that is not ours any more
+	}
+	return max(n, 0)
+}
+
+// watch changes what the loop watches a descriptor for. An error would mean
+// that the descriptor is not ours.
+func (l *loop) watch(fd int, number int32, s side, before, after uint32) {
+	op := unix.EPOLL_CTL_MOD
+	switch {
+	case before == after:
+		return
+	case before == 0:
+		op = unix.EPOLL_CTL_ADD
+	case after == 0:
+		op = unix.EPOLL_CTL_DEL
+	}
+	if err := unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: after, Fd: number, Pad: int32(s)}); err != nil && !errors.Is(err, unix.EBADF) {
+		panic("epoll_ctl: " + err.Error())
+	}
+}
