@@ -2,6 +2,8 @@
 
 GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-lint
 FUZZTIME ?= 30s
+ROUNDS ?= 11
+SECONDS ?= 2
 # The newest PostgreSQL, whose protocol is newer than the others', and the tests
 # that show what it changes; "make versions" runs all of them on each version.
 NEWEST = 18
@@ -10,6 +12,7 @@ ARGS ?=
 
 .PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast evasion faults idle versions
 .PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults flips idle versions
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults idle versions microbench
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -27,8 +30,9 @@ test:
 	go vet ./...
 	go test -race -shuffle=on -timeout=30m ./...
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -run '$(PROTOCOL)' ./proxy
-	LOCKKEEPER_TEST_ENGINE=poll go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)|InFlight|Held|Slow|Copy|Cancel' ./proxy
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -run NewerGrammars ./inspect/pgquery
+	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)' ./proxy
+	LOCKKEEPER_TEST_ENGINE=poll go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)|InFlight|Held|Slow|Copy|Cancel' ./proxy
 	CGO_ENABLED=0 go test -run Allocat ./inspect ./policy ./proxy/session
 	CGO_ENABLED=0 go build ./policy/... ./proxy/... ./admin/...
 
@@ -87,7 +91,14 @@ golden:
 docs:
 	go run ./cmd/lockkeeper docs --dir docs/reference
 
-bench:
+# What lockkeeper costs beside no proxy, PgBouncer and HAProxy; a quarter of an
+# hour with 11 rounds. Writes a page and pictures to bench/results.
+bench: setup build
+	internal/tools/peers.sh
+	go run ./bench/oltp -rounds $(ROUNDS) -length $(SECONDS)s $(ARGS)
+
+# The parts of the hot path, alone.
+microbench:
 	go test -run='^$$' -bench=. -benchmem $(ARGS) ./inspect/... ./policy/... ./proxy/... ./internal/journal/...
 
 deps:

@@ -43,6 +43,7 @@ var layers = []layer{
 	{"cmd/lockkeeper", []string{"inspect/...", "policy/...", "proxy/...", "admin/...", "internal/journal", "internal/sqlstate"}},
 	{"bench", []string{"inspect/...", "policy/...", "proxy/...", "internal/pgtest"}},
 	{"bench/idle", []string{"internal/pgtest"}},
+	{"bench/oltp", []string{"internal/pgtest"}},
 
 	{"internal/faults", nil},
 	{"internal/journal", []string{"inspect"}},

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// incident is something that one client does, and what the others feel of it.
+type incident struct {
+	name, says string
+	script     string // pgbench's built-in one for everybody else
+	variants   []variant
+	held       bool // a transaction that only reads holds the table meanwhile
+	statement  string
+	undo       string
+}
+
+// variant is how the statement comes to PostgreSQL.
+type variant struct {
+	says, target string
+	set          string // settings of the statement's session
+}
+
+var incidents = []incident{
+	{
+		name: "lock-queue", says: "ALTER TABLE waits behind a transaction that has read the table and stays open",
+		script: "select-only", held: true,
+		statement: "ALTER TABLE pgbench_accounts ADD COLUMN note int", undo: "ALTER TABLE pgbench_accounts DROP COLUMN IF EXISTS note",
+		variants: []variant{{"direct", direct, ""}, {"direct, lock_timeout 5 s", direct, "SET lock_timeout = '5s'"}, {"lockkeeper", poll, ""}},
+	},
+	{
+		name: "write-storm", says: "UPDATE without WHERE of every row",
+		script:    "simple-update",
+		statement: "UPDATE pgbench_accounts SET abalance = 0", undo: "VACUUM pgbench_accounts",
+		variants: []variant{{"direct", direct, ""}, {"lockkeeper", poll, ""}},
+	},
+}
+
+// The times of an incident, from the begin of the load.
+const (
+	holdAt     = 1 * time.Second
+	strikeAt   = 2 * time.Second
+	releaseAt  = 10 * time.Second
+	loadEnds   = 13 * time.Second
+	loadRate   = 400 // transactions a second, of all clients
+	loadPeople = 8   // clients
+	bucket     = 250 * time.Millisecond
+)
+
+// course is how one variant went.
+type course struct {
+	variant  *variant
+	outcome  string        // of the statement
+	took     time.Duration // the statement
+	n        int           // transactions of the others
+	slow     int           // of them longer than a second
+	p50, p99 time.Duration
+	longest  time.Duration
+	series   []time.Duration // the longest in each bucket
+}
+
+// chronicle is one incident in all its variants.
+type chronicle struct {
+	incident *incident
+	courses  []course
+}
+
+// play lets every variant of an incident happen once.
+func (s *stage) play(ctx context.Context, in *incident) (*chronicle, error) {
+	c := &chronicle{incident: in}
+	for i := range in.variants {
+		v := &in.variants[i]
+		if s.targets[v.target] == nil {
+			continue
+		}
+		x, err := s.strike(ctx, in, v)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", v.says, err)
+		}
+		c.courses = append(c.courses, x)
+		if err := s.pg.Exec(ctx, "postgres", in.undo); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// strike runs the load, and the statement in the middle of it.
+func (s *stage) strike(ctx context.Context, in *incident, v *variant) (course, error) {
+	dir, err := os.MkdirTemp(s.dir, "log-")
+	if err != nil {
+		return course{}, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // tearDown does, too
+	load := s.command(ctx, "pgbench", s.targets[v.target], "-n", "-b", in.script, "-c", strconv.Itoa(loadPeople), "-j", "2", "-R", strconv.Itoa(loadRate),
+		"-T", strconv.Itoa(int(loadEnds.Seconds())), "-l", "--log-prefix="+filepath.Join(dir, "t"))
+	begun := time.Now() //nolint:forbidigo // a measurement
+	if err := load.Start(); err != nil {
+		return course{}, err
+	}
+	out, err := s.happen(ctx, in, v, begun)
+	if err := errors.Join(err, load.Wait()); err != nil {
+		return course{}, err
+	}
+	all, err := transactions(dir)
+	if err != nil || len(all) == 0 {
+		return course{}, fmt.Errorf("%d transactions: %w", len(all), err)
+	}
+	out.count(all, begun)
+	return out, nil
+}
+
+// happen holds the table where that is part of it, and runs the statement.
+func (s *stage) happen(ctx context.Context, in *incident, v *variant, begun time.Time) (course, error) {
+	c := course{variant: v}
+	holder, err := pgconn.Connect(ctx, s.targets[direct].url())
+	if err != nil {
+		return c, err
+	}
+	defer func() { _ = holder.Close(ctx) }()
+	who, err := pgconn.Connect(ctx, s.targets[v.target].url())
+	if err != nil {
+		return c, err
+	}
+	defer func() { _ = who.Close(ctx) }()
+	if v.set != "" {
+		if err := who.Exec(ctx, v.set).Close(); err != nil {
+			return c, err
+		}
+	}
+	time.Sleep(time.Until(begun.Add(holdAt)))
+	if in.held {
+		if err := holder.Exec(ctx, "BEGIN; SELECT FROM pgbench_accounts LIMIT 1").Close(); err != nil {
+			return c, err
+		}
+	}
+	time.Sleep(time.Until(begun.Add(strikeAt)))
+	done := make(chan error, 1)
+	go func() {
+		struck := time.Now() //nolint:forbidigo // a measurement
+		err := who.Exec(ctx, in.statement).Close()
+		c.took = time.Since(struck)
+		done <- err
+	}()
+	time.Sleep(time.Until(begun.Add(releaseAt)))
+	if in.held {
+		if err := holder.Exec(ctx, "COMMIT").Close(); err != nil {
+			return c, err
+		}
+	}
+	err = <-done
+	var refused *pgconn.PgError
+	switch {
+	case errors.As(err, &refused):
+		c.outcome = refused.Code + " " + refused.Message
+	case err != nil:
+		return c, err
+	default:
+		c.outcome = "done"
+	}
+	return c, nil
+}
+
+// count sums the transactions of the others up.
+func (c *course) count(all []transaction, begun time.Time) {
+	c.series = make([]time.Duration, int(loadEnds/bucket)+1)
+	took := make([]time.Duration, len(all))
+	for i, t := range all {
+		took[i] = t.took
+		if t.took > time.Second {
+			c.slow++
+		}
+		at := min(max(int(t.ended.Sub(begun)/bucket), 0), len(c.series)-1)
+		c.series[at] = max(c.series[at], t.took)
+	}
+	slices.Sort(took)
+	c.n, c.longest = len(took), took[len(took)-1]
+	c.p50, c.p99 = took[len(took)/2], took[len(took)*99/100]
+}
+
+func (c *chronicle) print(out io.Writer) {
+	fmt.Fprintf(out, "\n## %s\n\n%s; %d clients with %d transactions a second meanwhile (`pgbench -b %s`).\n\n", c.incident.name, c.incident.says, loadPeople, loadRate, c.incident.script)
+	fmt.Fprintln(out, "| way | the statement | it took | transactions of the others | p50 | p99 | longest | longer than 1 s |\n|---|---|---|---|---|---|---|---|")
+	for i := range c.courses {
+		x := &c.courses[i]
+		fmt.Fprintf(out, "| %s | %s | %s | %d | %s | %s | %s | %d |\n", x.variant.says, x.outcome, x.took.Round(time.Millisecond), x.n,
+			x.p50.Round(10*time.Microsecond), x.p99.Round(10*time.Microsecond), x.longest.Round(time.Millisecond), x.slow)
+	}
+}
