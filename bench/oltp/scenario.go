@@ -119,7 +119,7 @@ func (s *stage) bench(ctx context.Context, sc *scenario, t *target, length time.
 		return sample{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // tearDown does, too
-	begun := time.Now() //nolint:forbidigo // a measurement
+	begun := time.Now()                      //nolint:forbidigo // a measurement
 	cmd := s.command(ctx, "pgbench", t, "-n", "-M", sc.mode, "-c", strconv.Itoa(sc.clients), "-j", strconv.Itoa(min(2, sc.clients)),
 		"-T", strconv.Itoa(max(1, int(length.Seconds()))), "-l", "--log-prefix="+filepath.Join(dir, "t"))
 	if sc.script == "" {
