@@ -10,9 +10,7 @@ NEWEST = 18
 PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast evasion faults idle versions
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults flips idle versions
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench deps setup conformance conformance-fast faults idle versions microbench
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench microbench deps setup conformance conformance-fast evasion faults flips idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -29,7 +27,6 @@ test:
 	@internal/tools/setup.sh $(NEWEST)
 	go vet ./...
 	go test -race -shuffle=on -timeout=30m ./...
-	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -run '$(PROTOCOL)' ./proxy
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -run NewerGrammars ./inspect/pgquery
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)' ./proxy
 	LOCKKEEPER_TEST_ENGINE=poll go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)|InFlight|Held|Slow|Copy|Cancel' ./proxy
@@ -65,6 +62,7 @@ faults: setup
 # minutes or more. Writes docs/evasion.md.
 evasion: setup
 	LOCKKEEPER_EVASION=1 go test -count=1 -timeout=60m -run '^TestEvasionTable$$' ./proxy
+
 # Read-only switched on N times under 32 writers of every kind, some of them
 # killed and lockkeeper too, and what was committed behind the barrier looked
 # for each time: a thousand take an hour. $LOCKKEEPER_PG_BIN chooses the server.
