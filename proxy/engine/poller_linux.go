@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -27,10 +25,6 @@ const clientRead = 64 << 10
 // loopEvents is how many ready connections are asked for at once.
 const loopEvents = 128
 
-// eagerWait is how long a loop that has work waits for more without giving its
-// processor away, in milliseconds.
-const eagerWait = 1
-
 // Poller moves the bytes of sessions in a few loops, each with an epoll
 // instance of its own. A session belongs to one loop for its life. Source:
 // epoll(7); level-triggered.
@@ -43,7 +37,7 @@ type Poller struct {
 func NewPoller(loops int) (*Poller, error) {
 	p := &Poller{}
 	for range loops {
-		l, err := newLoop(loops < runtime.GOMAXPROCS(0))
+		l, err := newLoop()
 		if err != nil {
 			p.Close()
 			return nil, err
@@ -116,14 +110,13 @@ type loop struct {
 	epoll int
 	bell  int // an eventfd that ends the loop
 	ended chan struct{}
-	eager bool // there are processors to spare
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
 	free  []int32
 }
 
-func newLoop(eager bool) (*loop, error) {
+func newLoop() (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a poll loop: %w", err)
@@ -136,7 +129,7 @@ func newLoop(eager bool) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
-	return &loop{epoll: epoll, bell: bell, ended: make(chan struct{}), eager: eager, pairs: make([]*polled, 1)}, nil
+	return &loop{epoll: epoll, bell: bell, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
 }
 
 // stop ends the loop and waits for that.
@@ -195,20 +188,8 @@ func (l *loop) run() {
 	}
 }
 
-// wait returns how many events there are, and waits for the first. As long as
-// there is work the wait is not announced to Go's scheduler, which would cost
-// more than the wait itself; it is short then, for it keeps a processor from
-// other goroutines.
+// wait returns how many events there are, and waits for the first.
 func (l *loop) wait(events *[loopEvents]unix.EpollEvent) int {
-	if l.eager {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), loopEvents, eagerWait, 0, 0)
-		if errno == 0 && n > 0 {
-			return int(n)
-		}
-		if errno == unix.EINTR { // the scheduler wants this processor
-			return 0
-		}
-	}
 	n, err := unix.EpollWait(l.epoll, events[:], -1)
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		panic("epoll_wait: " + err.Error()) // only a descriptor of ours that is not ours any more
