@@ -65,7 +65,7 @@ func TestNoTextEndsTheProcess(t *testing.T) {
 func parseProductions(t *testing.T) {
 	allowed := levelsAllowed()
 	if allowed > maxNesting/2 {
-		t.Skip("the stack's size is not what was asked for")
+		t.Fatalf("%d levels are allowed: the stack's size is not what was asked for", allowed)
 	}
 	for i := range productions {
 		p := &productions[i]
