@@ -7,26 +7,13 @@ import (
 	"time"
 )
 
-// CatchUpTimeout is how long a cancel request waits for a statement that is being
-// inspected.
-const CatchUpTimeout = 5 * time.Second
-
-// unsentTimeout is how long it waits for one that the server does not take, which
-// may be because of what the server runs: that is to be cancelled, then.
-const unsentTimeout = time.Second
-
 func (p *routines) CatchUp(ctx context.Context) {
 	caught, patience := p.awaitCaughtUp()
 	if caught == nil {
 		return
 	}
 	_ = p.client.SetReadDeadline(time.Unix(1, 0)) // wakes the reader, see readOn
-	ctx, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	select {
-	case <-caught:
-	case <-ctx.Done():
-	}
+	wait(ctx, caught, patience)
 }
 
 // awaitCaughtUp returns what is closed when the server was given everything,
@@ -37,13 +24,7 @@ func (p *routines) awaitCaughtUp() (caught <-chan struct{}, patience time.Durati
 	if p.ended || p.gone || p.s.Owes() && !p.aliased() {
 		return nil, 0
 	}
-	if p.caught == nil {
-		p.caught = make(chan struct{})
-	}
-	if p.s.Owes() {
-		return p.caught, unsentTimeout
-	}
-	return p.caught, CatchUpTimeout
+	return p.catching()
 }
 
 // caughtUp lets cancel requests go on when the server has what they are for, or
@@ -52,8 +33,7 @@ func (p *routines) caughtUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.caught != nil && !p.aliased() && (p.s.Owes() || !p.asking && !unread(p.client)) {
-		close(p.caught)
-		p.caught = nil
+		p.letGo()
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"time"
 	"unsafe"
 
@@ -30,30 +29,16 @@ var errNotNow = errors.New("the socket is not ready")
 // work on the session: nothing that is done with it held waits, and what has to
 // wait (a parse, a full journal) is done aside, by a goroutine that comes back.
 type polled struct {
-	cfg     Config
-	onLogin func(pid uint32)
-	loop    *loop
-	number  int32         // in the loop
-	done    chan struct{} // closed when the pair has ended
+	core
+	loop   *loop
+	number int32         // in the loop
+	done   chan struct{} // closed when the pair has ended
 
-	mu       sync.Mutex // guards everything below, the session included
-	s        *session.Session
-	client   half
-	server   half
-	granted  int  // bytes of the client's buffer beyond clientBuffer, taken from the budget
-	asking   bool // a text in the client's buffer is being inspected
-	aside    bool // something slow comes before whatever is to be written
-	gone     bool // the client has ended; nothing is read from it any more
-	told     bool // the server is to know, or knows
-	shut     bool // it knows
-	loggedIn bool
-	leaving  bool // the pair ends when the client has everything
-	ended    bool
-	cause    string
-	timer    *time.Timer
-	caught   chan struct{} // closed when the server was given everything; nil: nobody waits for that
-
-	background sync.WaitGroup // what is done aside
+	client  half
+	server  half
+	aside   bool // something slow comes before whatever is to be written
+	shut    bool // the server knows that the client has ended
+	leaving bool // the pair ends when the client has everything
 }
 
 // half is one connection of a pair. An idle one has no buffers.
@@ -72,13 +57,12 @@ type half struct {
 func (h *half) rest() []byte { return h.in[h.start:] }
 
 func newPolled(cfg Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
-	p := &polled{cfg: cfg, loop: l, s: s, done: make(chan struct{})}
+	p := &polled{core: core{cfg: cfg, s: s}, loop: l, done: make(chan struct{})}
+	p.goOn = p.resume
 	p.client.fd, p.server.fd = client, server
 	p.server.in = pending
 	return p
 }
-
-func (p *polled) OnLogin(f func(pid uint32)) { p.onLogin = f }
 
 func (p *polled) Run(ctx context.Context) (cause string) {
 	p.number = p.loop.enter(p)
@@ -115,13 +99,7 @@ func (p *polled) Fail(r *policy.Refusal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.s.Fail(r)
-	p.goOn()
-}
-
-func (p *polled) Do(f func(*session.Session)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f(p.s)
+	p.resume()
 }
 
 func (p *polled) Traffic() (toServer, toClient int64) {
@@ -130,43 +108,8 @@ func (p *polled) Traffic() (toServer, toClient int64) {
 	return p.server.bytes, p.client.bytes
 }
 
-func (p *polled) Wake() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.s.Retag()
-	_, _, held := p.s.Held()
-	p.s.Resume()
-	if held {
-		p.goOn()
-	}
-}
-
-func (p *polled) Cancel(r *policy.Refusal) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	held := p.s.Cancel(r)
-	if held {
-		p.goOn()
-	}
-	return held
-}
-
-func (p *polled) CancelSent() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.s.CancelSent()
-	p.goOn()
-}
-
-func (p *polled) Spared() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.s.Spared()
-	p.goOn()
-}
-
-// goOn works on after an event that came from neither side.
-func (p *polled) goOn() {
+// resume works on after an event that came from neither side.
+func (p *polled) resume() {
 	if p.ended {
 		return
 	}
@@ -174,33 +117,19 @@ func (p *polled) goOn() {
 	p.settle()
 }
 
-// because keeps the first cause.
-func (p *polled) because(cause string) {
-	if p.cause == "" {
-		p.cause = cause
-	}
-}
-
 // close ends the pair at once.
 func (p *polled) close() {
 	if p.ended {
 		return
 	}
-	p.ended = true
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.release()
+	p.finish()
 	for s, h := range map[side]*half{clientSide: &p.client, serverSide: &p.server} {
 		p.watch(h, s, 0)
 		_ = unix.Close(h.fd) // nothing is left to be told
 		h.in, h.out, h.start = nil, nil, 0
 	}
 	p.loop.leave(p.number)
-	if p.caught != nil {
-		close(p.caught)
-		p.caught = nil
-	}
+	p.letGo()
 	close(p.done)
 }
 
@@ -286,11 +215,6 @@ func (h *half) compact() {
 	if h.start > 0 {
 		h.in, h.start = h.in[:copy(h.in, h.rest())], 0
 	}
-}
-
-func (p *polled) release() {
-	p.cfg.Budget.give(p.granted)
-	p.granted = 0
 }
 
 // hearsClient reports whether more of the client is to be read now.
@@ -462,20 +386,8 @@ func (p *polled) ask(text []byte, lex inspect.Lexing) {
 		defer p.mu.Unlock()
 		p.asking = false
 		p.s.Inspected(b)
-		p.goOn()
+		p.resume()
 	}()
-}
-
-// arm sets the timer of a hold.
-func (p *polled) arm() {
-	_, until, held := p.s.Held()
-	if !held {
-		return
-	}
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.timer = time.AfterFunc(until.Sub(p.cfg.Now()), p.Wake)
 }
 
 // readServer reads once; buf is not kept.
@@ -544,10 +456,7 @@ func (p *polled) work(fresh []byte) {
 	if closing := p.s.Closing(); closing != "" && !p.leaving {
 		p.because(closing)
 		p.leaving = true
-		if p.timer != nil {
-			p.timer.Stop()
-		}
-		p.timer = time.AfterFunc(farewellTime, p.hangUp)
+		p.after(farewellTime, p.hangUp)
 	}
 	p.write(&p.server, &p.s.ToServer, fresh)
 	p.write(&p.client, &p.s.ToClient, fresh)
@@ -608,7 +517,7 @@ func (p *polled) back() {
 	p.tell()
 	p.drain(&p.server)
 	p.drain(&p.client)
-	p.goOn()
+	p.resume()
 }
 
 // write writes what is collected for a connection, and keeps what cannot be
@@ -672,14 +581,8 @@ func (p *polled) failed(h *half, err error) {
 // CatchUp: see Pair.
 func (p *polled) CatchUp(ctx context.Context) {
 	caught, patience := p.awaitCaughtUp()
-	if caught == nil {
-		return
-	}
-	ctx, stop := context.WithTimeout(ctx, patience)
-	defer stop()
-	select {
-	case <-caught:
-	case <-ctx.Done():
+	if caught != nil {
+		wait(ctx, caught, patience)
 	}
 }
 
@@ -696,13 +599,7 @@ func (p *polled) awaitCaughtUp() (caught <-chan struct{}, patience time.Duration
 	if p.ended || p.caught == nil && p.isCaughtUp() {
 		return nil, 0
 	}
-	if p.caught == nil {
-		p.caught = make(chan struct{})
-	}
-	if p.s.Owes() {
-		return p.caught, unsentTimeout
-	}
-	return p.caught, CatchUpTimeout
+	return p.catching()
 }
 
 // isCaughtUp reports whether the server has what a cancel request is for, or
@@ -721,7 +618,6 @@ func (p *polled) isCaughtUp() bool {
 // caughtUp lets cancel requests go on.
 func (p *polled) caughtUp() {
 	if p.caught != nil && p.isCaughtUp() {
-		close(p.caught)
-		p.caught = nil
+		p.letGo()
 	}
 }

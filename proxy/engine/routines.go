@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"lockkeeper/inspect"
 	"lockkeeper/policy"
@@ -23,30 +22,16 @@ const (
 // routines is a pair that two goroutines on net.Conn drive, whatever the
 // transport.
 type routines struct {
-	cfg            Config
-	onLogin        func(pid uint32)
+	core
 	client, server net.Conn
 
-	mu       sync.Mutex // guards everything below, the session included
 	room     *sync.Cond // the client's buffer has room again, or the pair ends
-	s        *session.Session
-	in       []byte // from the client; [start:end] was not taken yet
+	in       []byte     // from the client; [start:end] was not taken yet
 	start    int
 	end      int
-	granted  int  // bytes of in beyond clientBuffer, taken from the budget
-	asking   bool // a text in in is being inspected
-	gone     bool // the client has ended; nothing is read from it any more
-	told     bool // the server knows
-	loggedIn bool
 	early    []byte // the server's first bytes
-	ended    bool
-	cause    string
-	timer    *time.Timer
-	caught   chan struct{} // closed when the server was given everything; nil: nobody waits for that
 	toServer output
 	toClient output
-
-	background sync.WaitGroup // drivers and flushers started for events of the other side
 }
 
 // output is the writing side of one connection.
@@ -60,12 +45,11 @@ type output struct {
 }
 
 func newRoutines(cfg Config, client, server net.Conn, s *session.Session, pending []byte) *routines {
-	p := &routines{cfg: cfg, client: client, server: server, s: s, in: make([]byte, clientBuffer), early: pending}
+	p := &routines{core: core{cfg: cfg, s: s}, client: client, server: server, in: make([]byte, clientBuffer), early: pending}
+	p.goOn = p.goDrive
 	p.room = sync.NewCond(&p.mu)
 	return p
 }
-
-func (p *routines) OnLogin(f func(pid uint32)) { p.onLogin = f }
 
 func (p *routines) Run(ctx context.Context) (cause string) {
 	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
@@ -98,30 +82,13 @@ func (p *routines) Fail(r *policy.Refusal) {
 	p.flushClientAside()
 }
 
-// because keeps the first cause. The pair's mutex is held.
-func (p *routines) because(cause string) {
-	if p.cause == "" {
-		p.cause = cause
-	}
-}
-
 func (p *routines) close() {
 	p.mu.Lock()
-	p.ended = true
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.release()
+	p.finish()
 	p.room.Broadcast()
 	p.mu.Unlock()
 	_ = p.client.Close() // nothing is left to be told
 	_ = p.server.Close()
-}
-
-func (p *routines) Do(f func(*session.Session)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f(p.s)
 }
 
 func (p *routines) Traffic() (toServer, toClient int64) {
@@ -130,46 +97,9 @@ func (p *routines) Traffic() (toServer, toClient int64) {
 	return p.toServer.bytes, p.toClient.bytes
 }
 
-func (p *routines) Wake() {
-	p.mu.Lock()
-	p.s.Retag()
-	_, _, held := p.s.Held()
-	p.s.Resume()
-	p.mu.Unlock()
-	if held {
-		p.goDrive()
-	}
-}
-
-func (p *routines) Cancel(r *policy.Refusal) bool {
-	p.mu.Lock()
-	held := p.s.Cancel(r)
-	p.mu.Unlock()
-	if held {
-		p.goDrive()
-	}
-	return held
-}
-
-func (p *routines) CancelSent() {
-	p.mu.Lock()
-	p.s.CancelSent()
-	p.mu.Unlock()
-	p.goDrive()
-}
-
-func (p *routines) Spared() {
-	p.mu.Lock()
-	p.s.Spared()
-	p.mu.Unlock()
-	p.goDrive()
-}
-
 // goDrive lets a goroutine of its own work on what the client has sent, for
-// the caller must not block on the server.
+// the caller must not block on the server. The mutex is held.
 func (p *routines) goDrive() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.ended {
 		return
 	}
@@ -316,11 +246,6 @@ func (p *routines) grow(rest []byte, want int) {
 	p.in = bigger
 }
 
-func (p *routines) release() {
-	p.cfg.Budget.give(p.granted)
-	p.granted = 0
-}
-
 // drive works on what the client has sent until nothing more can be done now,
 // and writes what came of it.
 func (p *routines) drive() {
@@ -364,18 +289,6 @@ func (p *routines) pump() ([]byte, inspect.Lexing) {
 		return text, lex
 	}
 	return nil, lex
-}
-
-// arm sets the timer of a hold.
-func (p *routines) arm() {
-	_, until, held := p.s.Held()
-	if !held {
-		return
-	}
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	p.timer = time.AfterFunc(until.Sub(p.cfg.Now()), p.Wake)
 }
 
 // tell hands counts and entries to the sink.
@@ -456,7 +369,9 @@ func (p *routines) heardServer(b []byte) (taken int, goOn bool) {
 	p.tell()
 	p.flushClient()
 	if waiting {
+		p.mu.Lock()
 		p.goDrive()
+		p.mu.Unlock()
 	} else {
 		p.flushServerAside()
 	}
