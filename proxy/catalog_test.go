@@ -4,9 +4,12 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"lockkeeper/internal/pgtest"
 )
 
 func catalogued(s *setup) { s.catalog = true }
@@ -32,6 +35,26 @@ CREATE RULE wipe AS ON UPDATE TO noted DO ALSO DELETE FROM account_move;
 CREATE TABLE owner (id int PRIMARY KEY);
 ALTER TABLE account_move ADD owner_id int REFERENCES owner ON DELETE CASCADE;
 CREATE INDEX moves_idx ON account_move (state)`
+
+// A statement that comes right behind the login is not judged before the
+// catalog is there, however long that takes.
+func TestTheFirstStatementWaitsForTheCatalog(t *testing.T) {
+	g := newGuard(t, catalogued, func(s *setup) {
+		s.catalogNow = func() time.Time { time.Sleep(100 * time.Millisecond); return time.Now() } // several times in a load
+	})
+	g.pg.MustExec(t, g.db, "CREATE VIEW moves AS SELECT * FROM account_move")
+	conn, err := rawDial(t, g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{t: t, conn: conn, fe: pgproto3.NewFrontend(conn, conn)}
+	p.send(&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": pgtest.Superuser, "database": g.db}},
+		&pgproto3.Query{String: "DELETE FROM moves"})
+	p.until('Z')
+	if got := strings.Join(p.until('Z'), " "); !strings.Contains(got, "23G01") {
+		t.Errorf("the first statement: %s", got)
+	}
+}
 
 func TestOtherNamesOfACriticalTable(t *testing.T) {
 	g := newGuard(t, catalogued)

@@ -72,13 +72,14 @@ type setup struct {
 	deps   proxy.Deps
 	parse  inspect.ParseFunc // nil: the real one
 
-	catalog bool // names are looked up; by whom is asked, not by polling
+	catalog    bool // names are looked up; by whom is asked, not by polling
+	catalogNow func() time.Time
 }
 
 // newGuard starts a guard on a free port, in front of an Odoo-like database.
 func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	t.Helper()
-	s := &setup{cfg: proxy.Default()}
+	s := &setup{cfg: proxy.Default(), catalogNow: time.Now}
 	s.cfg.Listen.TCP = []string{"127.0.0.1:0"}
 	s.cfg.Engine = os.Getenv("LOCKKEEPER_TEST_ENGINE") // empty: the default
 	for _, f := range change {
@@ -104,7 +105,7 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	}
 	if s.catalog {
 		g.catalogs = catalog.New(catalog.Config{
-			Databases: 4, Relations: 100_000, Poll: time.Hour, Logger: s.deps.Logger, Registerer: g.reg, Now: time.Now,
+			Databases: 4, Relations: 100_000, Poll: time.Hour, FirstWait: time.Minute, Logger: s.deps.Logger, Registerer: g.reg, Now: s.catalogNow,
 		})
 		t.Cleanup(g.catalogs.Close)
 		s.deps.Catalogs = g.catalogs

@@ -22,6 +22,7 @@ type Config struct {
 	Databases  int           // kept at a time
 	Relations  int           // of one database: tables, views, indexes
 	Poll       time.Duration // how often is looked for changes that did not pass here
+	FirstWait  time.Duration // 0: FirstWait
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // may be nil
 	Now        func() time.Time
@@ -56,6 +57,9 @@ type key struct{ control, database string }
 // smallest that make sense.
 func New(cfg Config) *Catalogs {
 	cfg.Databases, cfg.Relations, cfg.Poll = max(cfg.Databases, 1), max(cfg.Relations, 1), max(cfg.Poll, minPause)
+	if cfg.FirstWait == 0 {
+		cfg.FirstWait = FirstWait
+	}
 	c := &Catalogs{cfg: cfg, all: map[key]*Database{}}
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.metrics = newMetrics(cfg.Registerer, c)
@@ -79,7 +83,7 @@ func (c *Catalogs) Open(ctx context.Context, server, database, control string) *
 	failed := d.failure != ""
 	d.mu.Unlock()
 	if !failed {
-		ctx, cancel := context.WithTimeout(ctx, FirstWait)
+		ctx, cancel := context.WithTimeout(ctx, c.cfg.FirstWait)
 		defer cancel()
 		_ = d.await(ctx, func(v *view) bool { return v != nil && v.fresh }) // without it names have to do
 	}

@@ -32,7 +32,7 @@ func (p *routines) awaitCaughtUp() (caught <-chan struct{}, patience time.Durati
 func (p *routines) caughtUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.caught != nil && !p.aliased() && (p.s.Owes() || !p.asking && !unread(p.client)) {
+	if p.caught != nil && !p.aliased() && (p.s.Owes() || !p.asking && !p.entering && !unread(p.client)) {
 		p.letGo()
 	}
 }

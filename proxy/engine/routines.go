@@ -30,6 +30,7 @@ type routines struct {
 	start    int
 	end      int
 	early    []byte // the server's first bytes
+	entering bool   // the login was accepted, and onLogin has not returned: until then the client is neither heard nor told
 	toServer output
 	toClient output
 }
@@ -160,7 +161,7 @@ func (p *routines) clientEnded(err error) {
 // for replies is still sent.
 func (p *routines) tellServer() {
 	p.mu.Lock()
-	waits := p.start < p.end && (p.asking || p.s.WaitsForReplies())
+	waits := p.start < p.end && (p.asking || p.entering || p.s.WaitsForReplies())
 	if !p.gone || p.told || waits || p.ended {
 		p.mu.Unlock()
 		return
@@ -272,7 +273,7 @@ func (p *routines) drive() {
 // pump offers the client's bytes to the session. It returns a text that has to
 // be inspected by the caller. The pair's mutex is held.
 func (p *routines) pump() ([]byte, inspect.Lexing) {
-	if p.asking || p.ended {
+	if p.asking || p.entering || p.ended {
 		return nil, inspect.Lexing{}
 	}
 	if p.start < p.end {
@@ -342,6 +343,17 @@ func (p *routines) serverLoop(done chan<- struct{}) {
 	p.close()
 }
 
+// enter calls onLogin. Statements that came behind the login wait for it: they
+// are judged by what it finds out.
+func (p *routines) enter(pid uint32) {
+	if p.onLogin != nil {
+		p.onLogin(pid)
+	}
+	p.mu.Lock()
+	p.entering = false
+	p.mu.Unlock()
+}
+
 func (p *routines) serverNeed() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -359,16 +371,16 @@ func (p *routines) heardServer(b []byte) (taken int, goOn bool) {
 	}
 	waiting := p.start < p.end && !p.asking && p.s.WaitsForReplies()
 	login := !p.loggedIn && p.s.LoggedIn()
-	p.loggedIn = p.loggedIn || login
+	p.loggedIn, p.entering = p.loggedIn || login, login
 	pid, _ := p.s.BackendKey()
 	useless := p.gone && p.toClient.err != nil && (p.s.Harmless() || p.toClient.bytes-p.toClient.lost > maxUnread)
 	p.mu.Unlock()
-	if login && p.onLogin != nil {
-		p.onLogin(pid)
+	if login {
+		p.enter(pid)
 	}
 	p.tell()
 	p.flushClient()
-	if waiting {
+	if waiting || login {
 		p.mu.Lock()
 		p.goDrive()
 		p.mu.Unlock()

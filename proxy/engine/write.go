@@ -44,7 +44,7 @@ func (p *routines) flush(o *output, to net.Conn, from *wire.Out) error {
 	for {
 		p.mu.Lock()
 		n := from.Len()
-		if n == 0 {
+		if n == 0 || p.entering && o == &p.toClient && p.s.Closing() == "" {
 			o.busy = false
 			err := o.err
 			p.mu.Unlock()
