@@ -29,10 +29,11 @@ server:
   "*": {host: 127.0.0.1, port: %s, sslmode: disable}
 limits: {sessions: 100000, logins: 100000}
 admin: {listen: %q, state: %q}
-policy: {profile: postgres}
+policy: {profile: odoo}
+engine: %s
 `
 
-func startGuard(ctx context.Context, program, dir, server string, secured bool) (*guard, error) {
+func startGuard(ctx context.Context, program, dir, server string, m measurement) (*guard, error) {
 	addr, err1 := free(ctx)
 	admin, err2 := free(ctx)
 	_, port, err3 := net.SplitHostPort(server)
@@ -40,8 +41,8 @@ func startGuard(ctx context.Context, program, dir, server string, secured bool) 
 		return nil, err
 	}
 	g := &guard{dir: dir, addr: addr, admin: admin}
-	config := fmt.Sprintf(configuration, addr, port, admin, filepath.Join(dir, "state"))
-	if secured {
+	config := fmt.Sprintf(configuration, addr, port, admin, filepath.Join(dir, "state"), m.engine)
+	if m.habit == overTLS {
 		certs, err := pgtest.WriteCertificates(dir, "idle")
 		if err != nil {
 			return nil, err

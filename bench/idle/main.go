@@ -41,6 +41,19 @@ const (
 	overTLS        habit = "TLS"
 )
 
+// The engines; sessions with TLS always run on goroutines.
+const (
+	goroutines = "goroutines"
+	poll       = "poll"
+)
+
+// measurement is what is done with one lockkeeper.
+type measurement struct {
+	steps  string // numbers of sessions
+	habit  habit
+	engine string
+}
+
 const (
 	statementBytes = 12_000
 	resultBytes    = 40_000
@@ -71,15 +84,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	var b bytes.Buffer
 	b.WriteString(head)
-	for _, m := range []struct {
-		steps string
-		habit habit
-	}{{*plain, quiet}, {*used, afterStatement}, {*secured, overTLS}} {
+	for _, m := range []measurement{
+		{*plain, quiet, goroutines}, {*plain, quiet, poll},
+		{*used, afterStatement, goroutines}, {*used, afterStatement, poll},
+		{*secured, overTLS, goroutines},
+	} {
 		if m.steps == "" {
 			continue
 		}
-		if err := measure(ctx, &b, *program, m.habit, m.steps); err != nil {
-			return fmt.Errorf("%s: %w", m.habit, err)
+		if err := m.take(ctx, &b, *program); err != nil {
+			return fmt.Errorf("%s, engine %s: %w", m.habit, m.engine, err)
 		}
 	}
 	if *page != "" {
@@ -97,8 +111,8 @@ The memory of one lockkeeper process whose sessions do nothing, each with its se
 server are processes of their own. RSS and PSS are read from /proc a while after the last login. Buffers of the kernel's sockets are
 not in it.
 
-| clients | idle sessions | RSS, MiB | PSS, MiB | bytes for each (RSS) | goroutines |
-|---|---|---|---|---|---|
+| clients | engine | idle sessions | RSS, MiB | PSS, MiB | bytes for each (RSS) | goroutines |
+|---|---|---|---|---|---|---|
 `
 
 // serve is a fake server: it says where it listens, logs everybody in, and
@@ -240,8 +254,8 @@ func encrypt(ctx context.Context, c net.Conn) (net.Conn, error) {
 	return t, t.HandshakeContext(ctx)
 }
 
-// measure starts the three processes and prints a line for each step.
-func measure(ctx context.Context, out io.Writer, program string, h habit, steps string) (err error) {
+// take starts the three processes and prints a line for each step.
+func (m measurement) take(ctx context.Context, out io.Writer, program string) (err error) {
 	dir, err := os.MkdirTemp("", "lockkeeper-idle-")
 	if err != nil {
 		return err
@@ -256,22 +270,22 @@ func measure(ctx context.Context, out io.Writer, program string, h habit, steps 
 	if err != nil {
 		return err
 	}
-	g, err := startGuard(ctx, program, dir, behind, h == overTLS)
+	g, err := startGuard(ctx, program, dir, behind, m)
 	if err != nil {
 		return err
 	}
 	defer g.end()
-	clients, err := child(ctx, os.Args[0], clientsRole, g.addr, string(h))
+	clients, err := child(ctx, os.Args[0], clientsRole, g.addr, string(m.habit))
 	if err != nil {
 		return err
 	}
 	defer clients.end()
-	return walk(ctx, out, g, clients, h, steps)
+	return m.walk(ctx, out, g, clients)
 }
 
-func walk(ctx context.Context, out io.Writer, g *guard, clients *process, h habit, steps string) error {
+func (m measurement) walk(ctx context.Context, out io.Writer, g *guard, clients *process) error {
 	var empty usage
-	for step := range strings.SplitSeq(steps, ",") {
+	for step := range strings.SplitSeq(m.steps, ",") {
 		n, err := strconv.Atoi(step)
 		if err != nil {
 			return err
@@ -289,7 +303,7 @@ func walk(ctx context.Context, out io.Writer, g *guard, clients *process, h habi
 		} else if empty.rss > 0 {
 			each = strconv.Itoa((now.rss - empty.rss) / n)
 		}
-		fmt.Fprintf(out, "| %s | %d | %.1f | %.1f | %s | %d |\n", h, n, mib(now.rss), mib(now.pss), each, now.goroutines)
+		fmt.Fprintf(out, "| %s | %s | %d | %.1f | %.1f | %s | %d |\n", m.habit, m.engine, n, mib(now.rss), mib(now.pss), each, now.goroutines)
 	}
 	return nil
 }
