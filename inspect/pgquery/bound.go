@@ -338,6 +338,17 @@ func (e *rows) targetColumn(n *pg.Node) string {
 	return ""
 }
 
+// keyColumn is targetColumn for a column that is found by its values: texts
+// that differ may be one number, and numbers one integer.
+func (e *rows) keyColumn(n *pg.Node) string {
+	for t := n.GetTypeCast(); t != nil; t = t.Arg.GetTypeCast() {
+		if _, name, _ := nameOf(t.TypeName.GetNames()); name != "text" && name != "varchar" {
+			return ""
+		}
+	}
+	return e.targetColumn(n)
+}
+
 func keepsApart(t *pg.TypeName) bool {
 	_, name, _ := nameOf(t.GetNames())
 	return len(t.GetTypmods()) == 0 && len(t.GetArrayBounds()) == 0 &&
@@ -395,37 +406,50 @@ func builtinOperator(list []*pg.Node) string {
 func (e *rows) arrayLength(n *pg.Node) (length int, ok bool) {
 	switch v := n.GetNode().(type) {
 	case *pg.Node_TypeCast:
-		return e.arrayLength(v.TypeCast.Arg)
+		if isArrayType(v.TypeCast.TypeName) || isScalarType(v.TypeCast.TypeName) {
+			return e.arrayLength(v.TypeCast.Arg)
+		}
 	case *pg.Node_ParamRef:
 		return 0, true
 	case *pg.Node_AArrayExpr:
 		return e.elementsLength(v.AArrayExpr.Elements)
 	case *pg.Node_AConst:
-		if text, isText := e.w.search.literal(n); isText {
+		if text, isText := e.w.search.literal(n); isText && strings.HasPrefix(strings.TrimSpace(text), "{") {
 			return strings.Count(text, ",") + 1, true
 		}
 	}
 	return 0, false
 }
 
+// scalarTypes are types that are no arrays, and none of somebody's own. Sorted.
+var scalarTypes = []string{"bool", "bpchar", "date", "float4", "float8", "int2", "int4", "int8", "numeric", "text", "timestamp", "timestamptz", "uuid", "varchar"}
+
+func isScalarType(t *pg.TypeName) bool {
+	name, ok := builtinName(t.GetNames())
+	return ok && !isArrayType(t) && has(scalarTypes, name)
+}
+
+// isArrayType reports whether a type is written as an array's: int[]. Others
+// may be arrays under a name of their own, as _int4 and int2vector are.
+func isArrayType(t *pg.TypeName) bool { return len(t.GetArrayBounds()) > 0 }
+
 // elementsLength is arrayLength for ARRAY[…]. An element may be an array
-// itself: all elements of all dimensions are compared.
+// itself, and then all elements of all dimensions are compared.
 func (e *rows) elementsLength(elements []*pg.Node) (length int, ok bool) {
-	length = 0
 	for _, el := range elements {
-		switch cast := el.GetTypeCast(); {
-		case el.GetAArrayExpr() != nil, len(cast.GetTypeName().GetArrayBounds()) > 0:
+		switch {
+		case el.GetAArrayExpr() != nil || isArrayType(el.GetTypeCast().GetTypeName()):
 			n, ok := e.arrayLength(el)
 			if !ok || n == 0 {
 				return 0, ok
 			}
 			length += n
-		case !e.once(el):
+		case el.GetParamRef() != nil:
+			return 0, true // of whatever type
+		case mayBeArray(el) || !e.once(el):
 			return 0, false
-		case isAnyConstant(el), el.GetParamRef() != nil, cast != nil:
-			length++
 		default:
-			return 0, true // it may return an array
+			length++
 		}
 	}
 	return max(1, length), true

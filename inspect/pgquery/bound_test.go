@@ -82,7 +82,7 @@ func conditions() map[string][]string {
 			"id IN (SELECT 1)", "(id = 1) IS TRUE", "id = current_setting('x')::int", "CASE WHEN id = 1 THEN true ELSE false END",
 		},
 		"keyed(2)": {
-			"id IN (1, 2)", "id = 1 OR id = 2", "id = ANY (ARRAY[1, 2])", "id = ANY ('{1,2}')", "id = ANY ('{1,2}'::int[])", "id = ANY (ARRAY[$1, $2]::int[])",
+			"id IN (1, 2)", "id = 1 OR id = 2", "id = ANY (ARRAY[1, 2])", "id = ANY ('{1,2}')", "id = ANY ('{1,2}'::int[])", "id = ANY (ARRAY[3, 1::int]::int[])",
 			"id IN ($1, $2) AND active", "id IN (VALUES (1), (2))", "id IN (SELECT unnest(ARRAY[1, 2]))", "(id, name) IN ((1, 'x'), (2, 'y'))",
 			"id IN (SELECT 1 UNION ALL SELECT 2)", "id IN (SELECT x FROM (VALUES (1), (2)) AS v(x))", "id IN (SELECT v.x FROM (VALUES (1), (2)) AS v(x) WHERE true)",
 			"id IN (SELECT column1 FROM (VALUES (1), (2)) AS v)", "id IN (SELECT x FROM (SELECT y AS x FROM (VALUES (1), (2)) AS v(y)) w)",
@@ -175,6 +175,20 @@ func TestBoundsOfJoins(t *testing.T) {
 		{`DELETE FROM m USING m b WHERE m.name = b.name AND m.id > b.id`, "predicate"},
 		{`DELETE FROM s.m USING t.m b WHERE s.m.id = b.id`, "predicate"},
 		{`UPDATE m SET a = 1 FROM other x JOIN m b ON b.other_id = x.id WHERE m.id = b.id AND x.v = 1`, "predicate"},
+		// Lists that are longer than they look, or no lists.
+		{`DELETE FROM m WHERE id = ANY ('1 2 3'::int2vector)`, "predicate"},
+		{`DELETE FROM m WHERE id = ANY ('1 2 3'::oidvector)`, "predicate"},
+		{`DELETE FROM m WHERE id IN (SELECT unnest('1 2'::int2vector))`, "predicate"},
+		{`DELETE FROM m WHERE id = ANY (ARRAY['{1,2,3}'::_int4])`, "predicate"},
+		{`DELETE FROM m WHERE id = ANY ('{1,2}'::mine)`, "predicate"},
+		{`DELETE FROM m WHERE id = ANY (ARRAY[$1, $2]::int[])`, "keyed(0)"}, // each may be an array
+		{`DELETE FROM m WHERE id = ANY (ARRAY[(SELECT array_agg(o.id) FROM other o)])`, "predicate"},
+		{`DELETE FROM m WHERE id IN (SELECT @#@ 5)`, "predicate"},
+		{`DELETE FROM m WHERE id = 1 OPERATOR(mine.+) 2`, "predicate"},
+		{`DELETE FROM m WHERE id = (row(1)::mine).f`, "predicate"},
+		{`DELETE FROM m WHERE id = 'a' COLLATE mine`, "predicate"},
+		{`DELETE FROM m WHERE id::int = 1`, "predicate"},                 // of texts, of numerics
+		{`DELETE FROM m WHERE id = (SELECT id FROM other)`, "predicate"}, // id may be the row's own
 		// Which names are the target's.
 		{`DELETE FROM m x WHERE x.id = 1`, "keyed(1)"},
 		{`DELETE FROM m x WHERE id = 1`, "keyed(1)"},

@@ -67,8 +67,15 @@ func TestDisguises(t *testing.T) {
 		{"WITH v(id) AS (VALUES (1), (2)) DELETE FROM m USING v WHERE v.id = m.id", "write DELETE | m: delete; keyed(2)"},
 		{"WITH v(id) AS (VALUES (1), (2)) DELETE FROM m USING v a, v b WHERE a.id = m.id", "write DELETE | m: delete; keyed(2)"},
 		{"WITH RECURSIVE v(id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM v) DELETE FROM m USING v WHERE v.id = m.id", "write DELETE | m: delete; predicate"},
+		// What a name in a WITH query means, is settled where it stands.
+		{"WITH a AS (SELECT * FROM v), v AS (VALUES (1)) DELETE FROM m USING a WHERE m.id = a.id", "write DELETE | m: delete; predicate | v: read"},
+		{"WITH RECURSIVE a AS (SELECT * FROM v), v AS (VALUES (1)) DELETE FROM m USING a WHERE m.id = a.id", "write DELETE | m: delete; keyed(1)"},
+		{"WITH m AS (SELECT id FROM m) DELETE FROM m WHERE id IN (SELECT id FROM m)", "write DELETE | m: read, delete; vacuous"},
+		{"WITH v AS (SELECT * FROM v) DELETE FROM m USING v WHERE m.id = v.id", "write DELETE | m: delete; predicate | v: read"},
+		{"PREPARE p (int[]) AS DELETE FROM m WHERE id = ANY (ARRAY[$1])", "write PREPARE | m: delete; keyed(0) # prepared, name=p"},
 		{"DELETE FROM m WHERE id IN (SELECT generate_series(1, 1000000))", "write DELETE | m: delete; predicate"},
-		{"DELETE FROM m WHERE id = (SELECT id FROM n LIMIT 1)", "write DELETE | m: delete; keyed(1) | n: read"},
+		{"DELETE FROM m WHERE id = (SELECT id FROM n LIMIT 1)", "write DELETE | m: delete; predicate | n: read"}, // n may have no id
+		{"DELETE FROM m WHERE id = (SELECT n.id FROM n LIMIT 1)", "write DELETE | m: delete; keyed(1) | n: read"},
 		{"DELETE FROM m WHERE id = (SELECT n.id FROM n WHERE n.x = m.x)", "write DELETE | m: delete; predicate | n: read"},
 		{"DELETE FROM m WHERE id = abs(-3)", "write DELETE | m: delete; keyed(1)"},
 		{"DELETE FROM m WHERE id = lastval()", "write DELETE | m: delete; keyed(1)"},

@@ -258,7 +258,7 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 	if e.orItself(key, other) || e.joinsWhole(key, other) {
 		return outcome{cond: condTrue}
 	}
-	column := e.targetColumn(key)
+	column := e.keyColumn(key)
 	if column == "" {
 		return outcome{}
 	}
@@ -280,21 +280,27 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 }
 
 // isFixed reports whether a scalar subselect has one value for the whole
-// statement: nothing in it is qualified by the target's name, it has a FROM
-// that its names can come from, and it is evaluated once even where its
-// functions are volatile.
+// statement: no name in it is the target's, and it is evaluated once even where
+// its functions are volatile. A name without qualifier is the target's where no
+// FROM item has such a column; one that is the target's own table has.
 func isFixed(e *rows, n *pg.Node) bool {
 	s := n.GetSelectStmt()
-	if s == nil || len(s.FromClause) == 0 && s.Larg == nil {
+	if s == nil || len(s.FromClause) == 0 {
 		return false
 	}
-	shadowed := false
+	shadowed, same := false, false
+	var columns []string
 	for _, item := range s.FromClause {
 		shadowed = shadowed || fromAlias(item) == e.alias
+		same = same || item.GetRangeVar() != nil && len(item.GetRangeVar().GetAlias().GetColnames()) == 0 && e.isSameTable(item.GetRangeVar())
+		columns = append(columns, e.w.columnsOf(item)...)
 	}
-	return shadowed || !e.w.search.node(n, func(n *pg.Node) bool {
-		qualifier, _ := columnOf(n)
-		return qualifier != "" && (qualifier == e.alias || e.source(qualifier) != nil)
+	return !e.w.search.node(n, func(n *pg.Node) bool {
+		qualifier, name := columnOf(n)
+		if qualifier != "" {
+			return !shadowed && (qualifier == e.alias || e.source(qualifier) != nil)
+		}
+		return isColumn(n) && !isStar(n) && !same && !slices.Contains(columns, name)
 	})
 }
 
@@ -322,7 +328,7 @@ func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
 		}
 		return o
 	}
-	column := e.targetColumn(key)
+	column := e.keyColumn(key)
 	if column == "" {
 		return outcome{}
 	}
@@ -341,7 +347,7 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 	if sub := array.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_ARRAY_SUBLINK {
 		return e.inSubselect(key, sub.Subselect.GetSelectStmt())
 	}
-	column := e.targetColumn(key)
+	column := e.keyColumn(key)
 	if column == "" || !isKeyName(column) && !isPlain(array) {
 		return outcome{}
 	}
@@ -352,16 +358,16 @@ func (e *rows) evalAny(key, array *pg.Node) outcome {
 }
 
 // mayBeArray reports whether an element of an array may be an array: what is
-// neither a constant nor a column nor cast to something else.
+// neither a constant nor a row nor cast to a type that is none for certain.
 func mayBeArray(n *pg.Node) bool {
 	if isAnyConstant(n) {
 		return false
 	}
 	switch v := n.GetNode().(type) {
-	case *pg.Node_ColumnRef, *pg.Node_ParamRef, *pg.Node_RowExpr, *pg.Node_BoolExpr:
+	case *pg.Node_ColumnRef, *pg.Node_RowExpr, *pg.Node_BoolExpr:
 		return false
 	case *pg.Node_TypeCast:
-		return len(v.TypeCast.TypeName.GetArrayBounds()) > 0
+		return !isScalarType(v.TypeCast.TypeName)
 	default:
 		return true
 	}

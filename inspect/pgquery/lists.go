@@ -21,7 +21,8 @@ func (w *walker) itemLength(n *pg.Node, depth int) (length int, ok bool) {
 	case *pg.Node_RangeSubselect:
 		return w.listLength(v.RangeSubselect.Subquery.GetSelectStmt(), depth+1)
 	case *pg.Node_RangeVar:
-		return w.listLength(w.cte(v.RangeVar).GetCtequery().GetSelectStmt(), depth+1)
+		w.within(v.RangeVar, func(s *pg.SelectStmt) { length, ok = w.listLength(s, depth+1) })
+		return length, ok
 	case *pg.Node_RangeFunction:
 		return w.functionLength(v.RangeFunction)
 	default:
@@ -88,7 +89,7 @@ func (w *walker) rowLength(targets []*pg.Node) (length int, ok bool) {
 // returnsSets reports whether a target list may return more than one row for
 // each: any function may, without a catalog to ask.
 func (s *search) returnsSets(targets []*pg.Node) bool {
-	return s.list(targets, func(n *pg.Node) bool { return n.GetFuncCall() != nil })
+	return s.list(targets, func(n *pg.Node) bool { return n.GetFuncCall() != nil || callsUnknown(n) })
 }
 
 // isSameTable reports whether a FROM item's name is the target's table.
@@ -130,7 +131,9 @@ func (e *rows) wholeTable(rv *pg.RangeVar, column string, depth int) string {
 	case len(rv.GetAlias().GetColnames()) > 0 || len(def.GetAliascolnames()) > 0:
 		return ""
 	case def != nil:
-		return e.wholeOutput(def.GetCtequery().GetSelectStmt(), column, depth+1)
+		output := ""
+		e.w.within(rv, func(s *pg.SelectStmt) { output = e.wholeOutput(s, column, depth+1) })
+		return output
 	case e.isSameTable(rv):
 		return column
 	default:
@@ -143,7 +146,7 @@ func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
 	if s == nil || depth > maxSubselects || e.w.search.exhausted(queryCost) {
 		return ""
 	}
-	defer e.w.scopeOf(s.WithClause)()
+	defer e.w.enter(s.WithClause)()
 	if s.Op == pg.SetOperation_SETOP_UNION {
 		if left := e.wholeOutput(s.Larg, column, depth+1); left != "" {
 			return left
@@ -189,22 +192,19 @@ func (e *rows) keepsRows(s *pg.SelectStmt) bool {
 
 // isWholeQuery reports whether a query reads every row of the target's table.
 func (e *rows) isWholeQuery(s *pg.SelectStmt) bool {
-	defer e.w.scopeOf(s.WithClause)()
+	defer e.w.enter(s.WithClause)()
 	return e.keepsRows(s) && e.wholeColumn(s.FromClause[0], fromAlias(s.FromClause[0]), "id", 0) == "id"
 }
 
-// scopeOf puts the names of a WITH clause in scope without walking it again;
+// enter puts the names of a WITH clause in scope without walking it again;
 // the caller calls the function that it returns where the names end.
-func (w *walker) scopeOf(c *pg.WithClause) (leave func()) {
+func (w *walker) enter(c *pg.WithClause) (leave func()) {
 	if c == nil {
 		return func() {}
 	}
-	names := scope{}
-	for _, n := range c.Ctes {
-		names[n.GetCommonTableExpr().GetCtename()] = n.GetCommonTableExpr()
-	}
-	w.scopes = append(w.scopes, names)
-	return func() { w.scopes = w.scopes[:len(w.scopes)-1] }
+	before := w.scopes
+	w.scopes = append(before[:len(before):len(before)], scopeOf(c))
+	return func() { w.scopes = before }
 }
 
 // samplesAll reports whether TABLESAMPLE takes everything: 100 percent.
@@ -227,7 +227,7 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if s == nil || name == "" {
 		return outcome{}
 	}
-	defer e.w.scopeOf(s.WithClause)()
+	defer e.w.enter(s.WithClause)()
 	output := name
 	if outputs := outputNames(s); len(outputs) == 1 && outputs[0] != "" {
 		output = outputs[0]
@@ -235,7 +235,7 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if e.wholeOutput(s, output, 0) == name {
 		return outcome{cond: condTrue}
 	}
-	if n, ok := e.w.listLength(s, 0); ok && e.ownValues(s) {
+	if n, ok := e.w.listLength(s, 0); ok && e.keyColumn(column) != "" && e.ownValues(s) {
 		return listed(name, n)
 	}
 	return outcome{}
@@ -253,7 +253,7 @@ func (e *rows) exists(s *pg.SelectStmt) outcome {
 	case len(s.FromClause) == 0:
 		return e.eval(s.WhereClause, false)
 	case s.WhereClause != nil:
-		defer e.w.scopeOf(s.WithClause)()
+		defer e.w.enter(s.WithClause)()
 		self := e.w.newRows(e.target, s.FromClause)
 		self.link(s.WhereClause)
 		if self.linked && self.eval(s.WhereClause, false).cond == condTrue {
@@ -284,22 +284,21 @@ func (e *rows) ownValues(s *pg.SelectStmt) bool {
 	if e.w.search.list(s.TargetList, foreign) {
 		return false
 	}
-	inner := e.w.queryOf(s.FromClause[0])
-	return inner == nil || e.ownValues(inner)
+	own := true
+	e.w.withQueryOf(s.FromClause[0], func(inner *pg.SelectStmt) { own = inner == nil || e.ownValues(inner) })
+	return own
 }
 
 func isColumn(n *pg.Node) bool { return n.GetColumnRef() != nil }
 
-// queryOf returns the query that a FROM item stands for: a subselect, or a
-// WITH query; nil for all others.
-func (w *walker) queryOf(n *pg.Node) *pg.SelectStmt {
-	if sub := n.GetRangeSubselect(); sub != nil {
-		return sub.Subquery.GetSelectStmt()
-	}
+// withQueryOf calls f with the query that a FROM item stands for: a subselect,
+// or a WITH query; with nil for all others.
+func (w *walker) withQueryOf(n *pg.Node, f func(s *pg.SelectStmt)) {
 	if rv := n.GetRangeVar(); rv != nil {
-		return w.cte(rv).GetCtequery().GetSelectStmt()
+		w.within(rv, f)
+		return
 	}
-	return nil
+	f(n.GetRangeSubselect().GetSubquery().GetSelectStmt())
 }
 
 // columnsOf returns the names of a FROM item's columns, as far as the text
@@ -323,7 +322,8 @@ func (w *walker) columnsOf(n *pg.Node) []string {
 	if len(names) > 0 {
 		return names
 	}
-	return outputNames(w.queryOf(n))
+	w.withQueryOf(n, func(s *pg.SelectStmt) { names = outputNames(s) })
+	return names
 }
 
 // outputNames returns the names of a query's columns where they are not

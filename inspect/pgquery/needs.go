@@ -51,7 +51,8 @@ func (w *walker) vacuousIf(target *pg.RangeVar, from []*pg.Node, where *pg.Node)
 // are looked at, which costs nothing.
 func (e *rows) isValue(column string, n *pg.Node) bool {
 	if isKeyName(column) {
-		return e.once(n)
+		// By a collation of its own a value may equal several texts.
+		return e.once(n) && !e.w.search.node(n, func(n *pg.Node) bool { return n.GetCollateClause() != nil })
 	}
 	return isPlain(n)
 }

@@ -1,6 +1,8 @@
 package pgquery
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v5"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -98,7 +100,7 @@ func (s *search) mayBeVolatile(n *pg.Node) bool {
 	return s.node(n, func(n *pg.Node) bool {
 		f := n.GetFuncCall()
 		if f == nil {
-			return false
+			return callsUnknown(n)
 		}
 		name, ok := builtinName(f.Funcname)
 		return !ok || !has(harmlessFunctions, name) || has(volatileFunctions, name)
@@ -111,11 +113,21 @@ func (s *search) varies(n *pg.Node) bool {
 	return s.node(n, func(n *pg.Node) bool {
 		f := n.GetFuncCall()
 		if f == nil {
-			return false
+			return callsUnknown(n)
 		}
 		name, ok := builtinName(f.Funcname)
 		return !ok || name == "random" || name == "gen_random_uuid" || !has(harmlessFunctions, name)
 	})
+}
+
+// callsUnknown reports whether a node calls a function without naming it: an
+// operator that is not built in, or one in the form of a field, (row).function.
+func callsUnknown(n *pg.Node) bool {
+	if x := n.GetAExpr(); x != nil {
+		name, ok := builtinName(x.Name)
+		return !ok || !isOperator(name)
+	}
+	return slices.ContainsFunc(n.GetAIndirection().GetIndirection(), func(n *pg.Node) bool { return n.GetString_() != nil })
 }
 
 // equalMessages is equal for messages; see there.

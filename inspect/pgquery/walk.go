@@ -15,15 +15,30 @@ const maxDepth = 12_000
 type walker struct {
 	st     inspect.Statement
 	rels   relations
-	scopes []scope // the WITH clauses around the node, innermost last
+	scopes []*scope // the WITH clauses around the node, innermost last
 	depth  int
 
 	search     search
 	conditions int // within which conditions the one being evaluated is
 }
 
-// scope is what one WITH clause defines.
-type scope map[string]*pg.CommonTableExpr
+// scope is what one WITH clause defines, as far as it is visible from where
+// the walker is: in a definition, only those before it, but for RECURSIVE.
+type scope struct {
+	defs      []*pg.CommonTableExpr
+	at        map[string]int // where among defs a name is
+	visible   int            // so many of defs
+	recursive bool           // all of them see each other
+}
+
+func scopeOf(c *pg.WithClause) *scope {
+	s := &scope{at: make(map[string]int, len(c.Ctes)), visible: len(c.Ctes), recursive: c.Recursive}
+	for i, n := range c.Ctes {
+		s.defs = append(s.defs, n.GetCommonTableExpr())
+		s.at[n.GetCommonTableExpr().GetCtename()] = i
+	}
+	return s
+}
 
 // finish returns the statement.
 func (w *walker) finish() inspect.Statement {
@@ -43,15 +58,44 @@ func (w *walker) hide(h inspect.Hidden) { w.st.Hidden |= h }
 // names and targets of INSERT, UPDATE, DELETE and MERGE never refer to one.
 // Source: getNSItemForSpecialRelationTypes in parse_clause.c.
 func (w *walker) cte(rv *pg.RangeVar) *pg.CommonTableExpr {
+	def, _ := w.definition(rv)
+	return def
+}
+
+// definition is cte that also returns the scopes which the definition sees: a
+// name in it may be a table's, although a WITH query has it where it is used.
+// Source: analyzeCTE and scanNameSpaceForCTE.
+func (w *walker) definition(rv *pg.RangeVar) (def *pg.CommonTableExpr, sees []*scope) {
 	if rv.GetSchemaname() != "" {
-		return nil
+		return nil, nil
 	}
 	for i := len(w.scopes) - 1; i >= 0; i-- {
-		if def, ok := w.scopes[i][rv.GetRelname()]; ok {
-			return def
+		s := w.scopes[i]
+		at, ok := s.at[rv.GetRelname()]
+		if !ok || at >= s.visible {
+			continue
 		}
+		if s.recursive {
+			return s.defs[at], w.scopes[: i+1 : i+1]
+		}
+		before := *s
+		before.visible = at
+		return s.defs[at], append(w.scopes[:i:i], &before)
 	}
-	return nil
+	return nil, nil
+}
+
+// within calls f with the query that a name in FROM stands for, in the scopes
+// that it sees; with nil where it is no WITH query's.
+func (w *walker) within(rv *pg.RangeVar, f func(s *pg.SelectStmt)) {
+	def, sees := w.definition(rv)
+	if def == nil {
+		f(nil)
+		return
+	}
+	defer func(before []*scope) { w.scopes = before }(w.scopes)
+	w.scopes = sees
+	f(def.GetCtequery().GetSelectStmt())
 }
 
 // with walks a WITH clause and leaves its names in scope; the caller calls
@@ -60,17 +104,14 @@ func (w *walker) with(c *pg.WithClause) (leave func()) {
 	if c == nil {
 		return func() {}
 	}
-	names := scope{}
-	w.scopes = append(w.scopes, names)
-	if c.Recursive {
-		for _, n := range c.Ctes {
-			names[n.GetCommonTableExpr().GetCtename()] = n.GetCommonTableExpr()
-		}
+	names := scopeOf(c)
+	if !c.Recursive {
+		names.visible = 0
 	}
-	for _, n := range c.Ctes {
-		def := n.GetCommonTableExpr()
+	w.scopes = append(w.scopes, names)
+	for i, def := range names.defs {
 		w.cteQuery(def)
-		names[def.GetCtename()] = def
+		names.visible = max(names.visible, i+1)
 	}
 	return func() { w.scopes = w.scopes[:len(w.scopes)-1] }
 }
