@@ -47,7 +47,7 @@ func (k *folder) foldOperator(x *pg.A_Expr) value {
 
 func (k *folder) foldUnary(op string, n *pg.Node) value {
 	v := k.fold(n)
-	if v.kind == valueNull {
+	if v.kind == valueNull && isOperator(op) {
 		return v
 	}
 	switch f := v.number(); {
@@ -66,8 +66,8 @@ func isOperatorStrict(op string) bool {
 	return strings.Contains(" + - * = <> != < <= > >= || ", " "+op+" ")
 }
 
-func (k *folder) foldBinary(op string, a, b *pg.Node) value {
-	a, b = k.simplify(a), k.simplify(b)
+func (k *folder) foldBinary(op string, left, right *pg.Node) value {
+	a, b := k.simplify(left), k.simplify(right)
 	if isMatch(op) {
 		return k.passing(k.foldMatch(op, b))
 	}
@@ -85,7 +85,7 @@ func (k *folder) foldBinary(op string, a, b *pg.Node) value {
 			return k.passing(v)
 		}
 	}
-	return foldValues(op, k.fold(a), k.fold(b))
+	return foldValues(op, k.fold(left), k.fold(right)) // with their collations
 }
 
 // same reports whether two expressions have the same value in every row.
@@ -97,7 +97,7 @@ func (k *folder) same(a, b *pg.Node) bool {
 			return true
 		}
 	}
-	return k.search.equal(a, b) && !k.search.varies(a)
+	return k.search.equal(a, b) && !k.search.mayBeVolatile(a)
 }
 
 // hasNull reports whether the expression is the constant NULL.
@@ -186,6 +186,9 @@ func (k *folder) foldRows(op string, a, b []*pg.Node) value {
 // foldValues folds an operator on two values.
 func foldValues(op string, a, b value) value {
 	if a.kind == valueNull || b.kind == valueNull {
+		if !isOperator(op) || op == "||" && a.kind != valueText && b.kind != valueText {
+			return unknownValue // an array with NULL appended is none
+		}
 		return nullValue
 	}
 	if a.kind == valueText && b.kind == valueText {
@@ -241,11 +244,11 @@ func foldNumbers(op string, a, b float64) value {
 	case ">=":
 		return boolValue(a >= b)
 	case "+":
-		return numberValue(a + b)
+		return wholeValue(a + b)
 	case "-":
-		return numberValue(a - b)
+		return wholeValue(a - b)
 	case "*":
-		return numberValue(a * b)
+		return wholeValue(a * b)
 	default:
 		return someValue
 	}
@@ -351,7 +354,7 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	if k.same(a, b) {
 		return boolValue(!distinct)
 	}
-	l, r := k.fold(a), k.fold(b)
+	l, r := k.fold(x.Lexpr), k.fold(x.Rexpr)
 	switch {
 	case l.kind == valueNull && k.isWholeRow(b), r.kind == valueNull && k.isWholeRow(a):
 		return boolValue(distinct)

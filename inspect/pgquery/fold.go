@@ -66,18 +66,53 @@ func (v value) boolean() value {
 	return value{notNull: v.notNull}
 }
 
-// number is the value as a number, NaN when it is none.
+// number is the value as a number, NaN when it is none, and when two numbers
+// of its length might look the same.
 func (v value) number() float64 {
 	switch v.kind {
 	case valueNumber:
 		return v.read().num
 	case valueText:
-		if f, err := strconv.ParseFloat(strings.TrimSpace(v.read().s), 64); err == nil {
-			return f
-		}
+		return parseExact(strings.TrimSpace(v.read().s))
 	case valueUnknown, valueNull, valueBool:
 	}
 	return math.NaN()
+}
+
+// The decimals that a float64 keeps apart: DBL_DIG digits, and sizes that are
+// not rounded to zero or infinity.
+const (
+	exactDigits = 15
+	exactSize   = 1e290
+	exactWhole  = 1 << 53 // beyond it integers are rounded
+)
+
+// parseExact reads a decimal number, NaN where the server may tell it from
+// another that reads alike here.
+func parseExact(s string) float64 {
+	mantissa, _, _ := strings.Cut(strings.ToLower(s), "e")
+	digits := strings.TrimLeft(strings.NewReplacer("+", "", "-", "", ".", "").Replace(mantissa), "0")
+	f, err := strconv.ParseFloat(s, 64)
+	size := math.Abs(f)
+	switch {
+	case err != nil, len(digits) > exactDigits, strings.Trim(digits, "0123456789") != "":
+		return math.NaN()
+	case digits != "" && (size > exactSize || size < 1/exactSize):
+		return math.NaN()
+	default:
+		return f
+	}
+}
+
+// isWhole reports whether a number is an integer, and exactly this one.
+func isWhole(f float64) bool { return math.Abs(f) <= exactWhole && f == math.Trunc(f) }
+
+// wholeValue is numberValue for results, which may have been rounded.
+func wholeValue(f float64) value {
+	if isWhole(f) {
+		return numberValue(f)
+	}
+	return someValue
 }
 
 // folder folds expressions. It remembers what it found, so that each node of
@@ -171,7 +206,7 @@ func (k *folder) foldNode(n *pg.Node) value {
 	case *pg.Node_TypeCast:
 		return k.foldCast(v.TypeCast)
 	case *pg.Node_CollateClause:
-		return k.fold(v.CollateClause.Arg)
+		return k.foldCollate(v.CollateClause)
 	case *pg.Node_BoolExpr:
 		return k.foldBool(v.BoolExpr)
 	case *pg.Node_AExpr:
@@ -211,6 +246,9 @@ func (k *folder) foldColumn(c *pg.ColumnRef) value {
 
 func (k *folder) foldCast(c *pg.TypeCast) value {
 	v := k.fold(c.Arg)
+	if v.kind == valueNull && !isScalarType(c.TypeName) {
+		return unknownValue // what is done to an array or a row that is NULL need not be NULL
+	}
 	if v.kind == valueNull || v.kind == valueUnknown {
 		return v
 	}
@@ -222,13 +260,32 @@ func (k *folder) foldCast(c *pg.TypeCast) value {
 		if v.kind == valueBool {
 			return numberValue(toNumber(v.read().b))
 		}
-		return numberValue(v.number())
+		return foldNumberCast(v.number(), name, len(c.TypeName.GetTypmods()) > 0)
 	case "text", "varchar":
 		if v.kind == valueText && len(c.TypeName.GetTypmods()) == 0 {
 			return v
 		}
 	}
 	return someValue
+}
+
+// foldNumberCast knows casts that round nothing.
+func foldNumberCast(f float64, name string, typmods bool) value {
+	rounds := typmods || name != "numeric" && name != "float8"
+	if math.IsNaN(f) || rounds && (!isWhole(f) || math.Abs(f) >= 1<<15) {
+		return someValue
+	}
+	return numberValue(f)
+}
+
+// foldCollate takes texts for unknown that may be equal to others by a
+// collation of the user's.
+func (k *folder) foldCollate(c *pg.CollateClause) value {
+	v := k.fold(c.Arg)
+	if _, name, _ := nameOf(c.Collname); v.kind == valueText && name != "C" && name != "POSIX" && name != "default" {
+		return someValue
+	}
+	return v
 }
 
 func (k *folder) foldBool(b *pg.BoolExpr) value {
@@ -267,6 +324,9 @@ func (k *folder) foldNullTest(t *pg.NullTest) value {
 	args := []*pg.Node{t.Arg}
 	if row := t.Arg.GetRowExpr(); row != nil {
 		args = row.Args // each of its columns is tested
+	}
+	if len(args) == 0 || wantNull && k.isWholeRow(t.Arg) {
+		return boolValue(len(args) == 0) // ROW() is both; a row with a key is not NULL
 	}
 	allNull, noneNull := true, true
 	for _, arg := range args {
