@@ -141,11 +141,13 @@ func (w *walker) whereBound(r *inspect.Relation, target *pg.RangeVar, from []*pg
 }
 
 // mergeBound says how a MERGE bounds the rows of its target that exist: the
-// widest of its WHEN MATCHED clauses that change them.
+// widest of its WHEN MATCHED clauses that change them, or all of these where
+// what one leaves is another's.
 func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int, needs *inspect.Needs) {
 	e := w.newRows(s.Relation, []*pg.Node{s.SourceRelation})
 	e.link(s.JoinCondition)
 	widest := inspect.Relation{}
+	var conditions []*pg.Node
 	for _, n := range s.MergeWhenClauses {
 		when := n.GetMergeWhenClause()
 		if mergeAccess(when.GetCommandType())&(inspect.AccessUpdate|inspect.AccessDelete) == 0 {
@@ -154,13 +156,24 @@ func (w *walker) mergeBound(s *pg.MergeStmt) (b inspect.Bound, rows int, needs *
 		o := e.eval(s.JoinCondition, false)
 		if when.GetCondition() != nil {
 			o = both(o, e.eval(when.Condition, false))
+			conditions = append(conditions, when.Condition)
 		}
 		r := inspect.Relation{}
 		r.Bound, r.Rows = o.bound()
 		r.Needs = o.needs()
 		merge(&widest, r)
 	}
+	if len(conditions) > 1 && widest.Bound == inspect.BoundPredicate {
+		if o := both(e.eval(s.JoinCondition, false), e.eval(anyOf(conditions), false)); o.cond == condTrue {
+			return inspect.BoundVacuous, 0, nil
+		}
+	}
 	return widest.Bound, widest.Rows, widest.Needs
+}
+
+// anyOf builds the OR of conditions.
+func anyOf(conditions []*pg.Node) *pg.Node {
+	return pg.MakeBoolExprNode(pg.BoolExprType_OR_EXPR, conditions, 0)
 }
 
 // conflictBound says how many existing rows INSERT … ON CONFLICT DO UPDATE
@@ -187,7 +200,7 @@ type rows struct {
 	target  *pg.RangeVar
 	alias   string   // under which the target's columns are known
 	sources []source // the other FROM items
-	linked  bool     // a source is the target once more, row by row
+	linked  string   // a source that is the target once more, row by row; "" where none is
 	certain bool     // what holds for all rows or none counts for nothing, see holds
 	values  folder
 }
@@ -234,11 +247,24 @@ func (e *rows) addSource(n *pg.Node, complete bool) {
 	e.sources = append(e.sources, s)
 }
 
-// keepsSides reports which sides of a join keep all their rows.
+// keepsSides reports which sides of a join keep all their rows, or all of the
+// target's table if that is what they are.
 func (e *rows) keepsSides(j *pg.JoinExpr) (left, right bool) {
 	cross := !j.IsNatural && len(j.UsingClause) == 0 && (j.Quals == nil || e.values.fold(j.Quals).isTrue())
-	full := j.Jointype == pg.JoinType_JOIN_FULL
-	return cross || full || j.Jointype == pg.JoinType_JOIN_LEFT, cross || full || j.Jointype == pg.JoinType_JOIN_RIGHT
+	if cross || j.Jointype == pg.JoinType_JOIN_FULL || e.joinsItself(j) {
+		return true, true
+	}
+	return j.Jointype == pg.JoinType_JOIN_LEFT, j.Jointype == pg.JoinType_JOIN_RIGHT
+}
+
+// joinsItself reports whether a join is of the target's table with itself, row
+// by row.
+func (e *rows) joinsItself(j *pg.JoinExpr) bool {
+	l, r := j.Larg.GetRangeVar(), j.Rarg.GetRangeVar()
+	if l == nil || r == nil || !e.isSameTable(l) || !e.isSameTable(r) || len(l.GetAlias().GetColnames())+len(r.GetAlias().GetColnames()) > 0 {
+		return false
+	}
+	return j.IsNatural || len(j.UsingClause) > 0 || e.holdsFor(aliasOf(l), []*pg.Node{j.Rarg}, j.Quals)
 }
 
 // fromAlias returns the name under which a FROM item's columns are known.
@@ -275,15 +301,39 @@ func functionName(f *pg.RangeFunction) string {
 // link notes whether a condition joins the target to all rows of its own
 // table by the key: the source's columns are the target's, then.
 func (e *rows) link(n *pg.Node) {
-	b := n.GetBoolExpr()
-	if b.GetBoolop() == pg.BoolExprType_AND_EXPR {
+	if b := n.GetBoolExpr(); b != nil {
 		for _, arg := range b.Args {
 			e.link(arg)
 		}
 		return
 	}
-	if x := n.GetAExpr(); x.GetKind() == pg.A_Expr_Kind_AEXPR_OP && opName(x) == "=" {
-		e.linked = e.linked || e.joinsWhole(x.Lexpr, x.Rexpr) || e.joinsWhole(x.Rexpr, x.Lexpr)
+	x := n.GetAExpr()
+	if l, r := x.GetLexpr().GetRowExpr(), x.GetRexpr().GetRowExpr(); l != nil && r != nil && len(l.Args) == len(r.Args) {
+		for i := range l.Args {
+			e.link(equals(l.Args[i], r.Args[i]))
+		}
+		return
+	}
+	if !findsItself(x) || e.linked != "" {
+		return
+	}
+	for _, pair := range [][2]*pg.Node{{x.Lexpr, x.Rexpr}, {x.Rexpr, x.Lexpr}} {
+		if e.joinsWhole(pair[0], pair[1]) {
+			e.linked, _ = columnOf(e.values.simplify(pair[1]))
+		}
+	}
+}
+
+// findsItself reports whether an operator holds between a value and itself.
+func findsItself(x *pg.A_Expr) bool {
+	op := opName(x)
+	switch x.GetKind() {
+	case pg.A_Expr_Kind_AEXPR_OP:
+		return op == "=" || op == "<=" || op == ">="
+	case pg.A_Expr_Kind_AEXPR_NOT_DISTINCT:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -291,6 +341,7 @@ func (e *rows) link(n *pg.Node) {
 // column of its own table: every row finds itself (but for NULL, which is
 // passed over as in a = a).
 func (e *rows) joinsWhole(a, b *pg.Node) bool {
+	a, b = e.values.simplify(a), e.values.simplify(b)
 	column := e.targetColumn(a)
 	if column == "" {
 		return false
@@ -357,19 +408,23 @@ func keepsApart(t *pg.TypeName) bool {
 
 // once reports whether n has one value for the whole statement: nothing of a
 // row in it, and no function that is evaluated for each.
-func (e *rows) once(n *pg.Node) bool { return !e.dependsOnRow(n, true, "") && !e.w.search.varies(n) }
-
-// independent is once where columns of other sources count as fixed, too, and
-// so does tableoid: it is the same in every row of a table.
-func (e *rows) independent(n *pg.Node) bool {
-	return !e.dependsOnRow(n, e.linked, "tableoid") && !e.w.search.varies(n)
+func (e *rows) once(n *pg.Node) bool {
+	others := func(alias string) bool { return e.source(alias) != nil }
+	return !e.dependsOnRow(n, others, "") && !e.w.search.varies(n)
 }
 
-// dependsOnRow reports whether n may hold a column of the target's; with
-// others also one of any other source's. Columns called but do not count. A
-// name without qualifier inside a subselect may be either's, and is taken for
-// the target's.
-func (e *rows) dependsOnRow(n *pg.Node, others bool, but string) bool {
+// independent is once where columns of other sources count as fixed, too, but
+// for those that are the target's own; and so does tableoid, which is the same
+// in every row of a table.
+func (e *rows) independent(n *pg.Node) bool {
+	linked := func(alias string) bool { return e.linked != "" && alias == e.linked }
+	return !e.dependsOnRow(n, linked, "tableoid") && !e.w.search.varies(n)
+}
+
+// dependsOnRow reports whether n may hold a column of the target's, or of one
+// of the others. Columns called but do not count. A name without qualifier
+// inside a subselect may be either's, and is taken for the target's.
+func (e *rows) dependsOnRow(n *pg.Node, others func(alias string) bool, but string) bool {
 	return e.w.search.node(n, func(n *pg.Node) bool {
 		if n.GetColumnRef() == nil {
 			return false
@@ -383,7 +438,7 @@ func (e *rows) dependsOnRow(n *pg.Node, others bool, but string) bool {
 		}
 		if len(fields) > 1 {
 			qualifier := fields[len(fields)-2].GetString_().GetSval()
-			return qualifier == e.alias || others && e.source(qualifier) != nil
+			return qualifier == e.alias || others(qualifier)
 		}
 		return true
 	})

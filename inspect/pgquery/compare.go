@@ -369,9 +369,12 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	return someValue
 }
 
-// isWholeRow reports whether n is the row of the one table there is. It is
+// isWholeRow reports whether n is a row, as of the one table there is. It is
 // never NULL itself, even if all of its columns are.
 func (k *folder) isWholeRow(n *pg.Node) bool {
+	if n.GetRowExpr() != nil {
+		return true
+	}
 	qualifier, column := columnOf(n)
 	return k.alias != "" && (qualifier == "" && column == k.alias || isStar(n))
 }

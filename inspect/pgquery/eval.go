@@ -67,7 +67,8 @@ func (e *rows) evalNode(n *pg.Node, not bool) outcome {
 		if !not {
 			return e.evalSubLink(v.SubLink)
 		}
-		if v.SubLink.SubLinkType == pg.SubLinkType_ANY_SUBLINK && e.isEmpty(v.SubLink.Subselect.GetSelectStmt()) {
+		t := v.SubLink.SubLinkType
+		if (t == pg.SubLinkType_ANY_SUBLINK || t == pg.SubLinkType_EXISTS_SUBLINK) && e.isEmpty(v.SubLink.Subselect.GetSelectStmt()) {
 			return outcome{cond: condTrue}
 		}
 	case *pg.Node_BooleanTest:
@@ -191,7 +192,14 @@ func (e *rows) evalOperator(x *pg.A_Expr, not bool) outcome {
 		return e.evalEquals(x.Lexpr, x.Rexpr)
 	case (x.Kind == pg.A_Expr_Kind_AEXPR_OP_ALL && !not || x.Kind == pg.A_Expr_Kind_AEXPR_OP_ANY && not) && e.w.search.isEmptyArray(x.Rexpr):
 		return outcome{cond: condTrue}
-	case not || op != "=":
+	case not:
+		return outcome{}
+	case findsItself(x) && (e.reaches(op, x.Lexpr, x.Rexpr) || e.reaches(mirror(op), x.Rexpr, x.Lexpr)):
+		return outcome{cond: condTrue}
+	case x.Kind == pg.A_Expr_Kind_AEXPR_BETWEEN && len(listOf(x.Rexpr)) == 2:
+		low, high := listOf(x.Rexpr)[0], listOf(x.Rexpr)[1]
+		return both(e.eval(operation(">=", x.Lexpr, low), false), e.eval(operation("<=", x.Lexpr, high), false))
+	case op != "=":
 		return outcome{}
 	case x.Kind == pg.A_Expr_Kind_AEXPR_OP:
 		return e.evalEquals(x.Lexpr, x.Rexpr)
@@ -202,6 +210,18 @@ func (e *rows) evalOperator(x *pg.A_Expr, not bool) outcome {
 	default:
 		return outcome{}
 	}
+}
+
+// reaches reports whether a comparison holds for every row, for what the column
+// is compared with takes in all of its values: those of its own table, or the
+// least or the greatest of them.
+func (e *rows) reaches(op string, column, other *pg.Node) bool {
+	if e.joinsWhole(column, other) {
+		return true
+	}
+	extreme := map[string]string{"<=": "max", ">=": "min"}[op]
+	name := e.targetColumn(column)
+	return extreme != "" && name != "" && e.wholeAggregate(other, extreme) == name
 }
 
 // isEmptyArray reports whether an array has no elements: nothing is in it.
@@ -218,14 +238,17 @@ func (s *search) isEmptyArray(n *pg.Node) bool {
 
 // isEmpty reports whether a query returns nothing for certain.
 func (e *rows) isEmpty(s *pg.SelectStmt) bool {
-	if s == nil {
+	if s == nil || s.Larg != nil {
 		return false
+	}
+	if s.LimitCount != nil && e.values.fold(s.LimitCount).number() == 0 {
+		return true
 	}
 	where := e.values.fold(s.WhereClause)
 	if slices.ContainsFunc(s.FromClause, isOuterJoin) {
 		where = unknownValue // its columns may be NULL, the key too
 	}
-	return where.isFalse() || where.kind == valueNull || s.LimitCount != nil && e.values.fold(s.LimitCount).number() == 0
+	return (where.isFalse() || where.kind == valueNull) && !e.w.search.isOneGroup(s)
 }
 
 func isOuterJoin(n *pg.Node) bool {
@@ -249,13 +272,15 @@ func (e *rows) evalEquals(a, b *pg.Node) outcome {
 }
 
 // equals builds the condition a = b.
-func equals(a, b *pg.Node) *pg.Node {
-	return pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode("=")}, a, b, 0)
+func equals(a, b *pg.Node) *pg.Node { return operation("=", a, b) }
+
+func operation(op string, a, b *pg.Node) *pg.Node {
+	return pg.MakeAExprNode(pg.A_Expr_Kind_AEXPR_OP, []*pg.Node{pg.MakeStrNode(op)}, a, b, 0)
 }
 
 // evalKey is key = other, in this order.
 func (e *rows) evalKey(key, other *pg.Node) outcome {
-	if e.orItself(key, other) || e.joinsWhole(key, other) {
+	if e.orItself(key, other) || e.joinsWhole(key, other) || e.selectsItself(key, other) {
 		return outcome{cond: condTrue}
 	}
 	column := e.keyColumn(key)
@@ -277,6 +302,32 @@ func (e *rows) evalKey(key, other *pg.Node) outcome {
 		return listed(column, 1)
 	}
 	return outcome{}
+}
+
+// selectsItself reports whether a scalar subselect finds the row's own value
+// in its own table: column = (SELECT b.column FROM t b WHERE b.id = t.id) holds
+// where EXISTS (… AND t.column = b.column) does.
+func (e *rows) selectsItself(column, other *pg.Node) bool {
+	s := other.GetSubLink().GetSubselect().GetSelectStmt()
+	name := e.targetColumn(column)
+	if other.GetSubLink().GetSubLinkType() != pg.SubLinkType_EXPR_SUBLINK || len(s.GetTargetList()) != 1 || s.GetWhereClause() == nil || name == "" {
+		return false
+	}
+	for _, item := range s.FromClause {
+		if fromAlias(item) == e.alias {
+			return false // the target's name is another's in there
+		}
+	}
+	value := s.TargetList[0].GetResTarget().GetVal()
+	if e.w.search.isOneGroup(s) {
+		value = nil
+		if f := s.TargetList[0].GetResTarget().GetVal().GetFuncCall(); len(f.GetArgs()) == 1 {
+			value = f.Args[0] // the greatest, say, of one
+		}
+	}
+	own := &pg.Node{Node: &pg.Node_ColumnRef{ColumnRef: &pg.ColumnRef{Fields: []*pg.Node{pg.MakeStrNode(e.alias), pg.MakeStrNode(name)}}}}
+	where := pg.MakeBoolExprNode(pg.BoolExprType_AND_EXPR, []*pg.Node{s.WhereClause, equals(own, value)}, 0)
+	return value != nil && e.exists(&pg.SelectStmt{FromClause: s.FromClause, WhereClause: where, LimitCount: s.LimitCount, LimitOffset: s.LimitOffset}).cond == condTrue
 }
 
 // isFixed reports whether a scalar subselect has one value for the whole
@@ -343,6 +394,9 @@ func (e *rows) evalIn(key *pg.Node, items []*pg.Node) outcome {
 func (e *rows) evalAny(key, array *pg.Node) outcome {
 	if a := array.GetAArrayExpr(); a != nil && len(a.Elements) <= maxPairs && !slices.ContainsFunc(a.Elements, mayBeArray) {
 		return e.evalIn(key, a.Elements)
+	}
+	if name := e.targetColumn(key); name != "" && e.wholeAggregate(array, "array_agg") == name {
+		return outcome{cond: condTrue}
 	}
 	if sub := array.GetSubLink(); sub.GetSubLinkType() == pg.SubLinkType_ARRAY_SUBLINK {
 		return e.inSubselect(key, sub.Subselect.GetSelectStmt())

@@ -325,7 +325,7 @@ func (k *folder) foldNullTest(t *pg.NullTest) value {
 	if row := t.Arg.GetRowExpr(); row != nil {
 		args = row.Args // each of its columns is tested
 	}
-	if len(args) == 0 || wantNull && k.isWholeRow(t.Arg) {
+	if len(args) == 0 || wantNull && t.Arg.GetRowExpr() == nil && k.isWholeRow(t.Arg) {
 		return boolValue(len(args) == 0) // ROW() is both; a row with a key is not NULL
 	}
 	allNull, noneNull := true, true

@@ -102,23 +102,27 @@ func (e *rows) isSameTable(rv *pg.RangeVar) bool {
 // is, where the item holds every row of the target's table; "" where it does
 // not.
 func (e *rows) wholeColumn(n *pg.Node, qualifier, column string, depth int) string {
+	if qualifier != "" && n.GetJoinExpr() == nil && fromAlias(n) != qualifier {
+		return ""
+	}
 	switch v := n.GetNode().(type) {
 	case *pg.Node_RangeVar:
 		return e.wholeTable(v.RangeVar, column, depth)
 	case *pg.Node_RangeSubselect:
-		if len(v.RangeSubselect.GetAlias().GetColnames()) == 0 {
-			return e.wholeOutput(v.RangeSubselect.Subquery.GetSelectStmt(), column, depth+1)
-		}
+		s := v.RangeSubselect.Subquery.GetSelectStmt()
+		return e.wholeOutput(s, renamed(s, v.RangeSubselect.GetAlias().GetColnames(), column), depth+1)
 	case *pg.Node_RangeTableSample:
 		if e.w.search.samplesAll(v.RangeTableSample) {
 			return e.wholeColumn(v.RangeTableSample.Relation, qualifier, column, depth)
 		}
 	case *pg.Node_JoinExpr:
 		left, right := e.keepsSides(v.JoinExpr)
-		switch {
-		case left && fromAlias(v.JoinExpr.Larg) == qualifier:
-			return e.wholeColumn(v.JoinExpr.Larg, qualifier, column, depth)
-		case right && fromAlias(v.JoinExpr.Rarg) == qualifier:
+		if left {
+			if found := e.wholeColumn(v.JoinExpr.Larg, qualifier, column, depth); found != "" {
+				return found
+			}
+		}
+		if right {
 			return e.wholeColumn(v.JoinExpr.Rarg, qualifier, column, depth)
 		}
 	}
@@ -128,17 +132,32 @@ func (e *rows) wholeColumn(n *pg.Node, qualifier, column string, depth int) stri
 func (e *rows) wholeTable(rv *pg.RangeVar, column string, depth int) string {
 	def := e.w.cte(rv)
 	switch {
-	case len(rv.GetAlias().GetColnames()) > 0 || len(def.GetAliascolnames()) > 0:
+	case len(rv.GetAlias().GetColnames()) > 0:
 		return ""
 	case def != nil:
 		output := ""
-		e.w.within(rv, func(s *pg.SelectStmt) { output = e.wholeOutput(s, column, depth+1) })
+		e.w.within(rv, func(s *pg.SelectStmt) { output = e.wholeOutput(s, renamed(s, def.GetAliascolnames(), column), depth+1) })
 		return output
 	case e.isSameTable(rv):
 		return column
 	default:
 		return ""
 	}
+}
+
+// renamed returns what a query calls the column that has another name outside;
+// "" where it is none of those.
+func renamed(s *pg.SelectStmt, names []*pg.Node, column string) string {
+	outputs := outputNames(s)
+	for i, n := range names {
+		if i >= len(outputs) {
+			return ""
+		}
+		if n.GetString_().GetSval() == column {
+			return outputs[i]
+		}
+	}
+	return column
 }
 
 // wholeOutput is wholeColumn for a column that a query returns.
@@ -153,23 +172,70 @@ func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
 		}
 		return e.wholeOutput(s.Rarg, column, depth+1)
 	}
-	if !e.keepsRows(s) {
-		return ""
-	}
 	for _, n := range s.TargetList {
-		qualifier, name := columnOf(n.GetResTarget().GetVal())
+		expr := e.values.simplify(n.GetResTarget().GetVal())
+		qualifier, name := columnOf(expr)
 		output := name
 		if n.GetResTarget().GetName() != "" {
 			output = n.GetResTarget().GetName()
 		}
-		if isStar(n.GetResTarget().GetVal()) {
+		if isStar(expr) {
 			name, output = column, column
 		}
-		if name != "" && output == column {
-			return e.wholeColumn(s.FromClause[0], qualifier, name, depth)
+		if name == "" || output != column || !keepsValues(s, expr) {
+			continue
+		}
+		if found := e.wholeFrom(s, qualifier, name, depth); found != "" {
+			return found
 		}
 	}
 	return ""
+}
+
+// wholeFrom is wholeColumn for a column of one of a query's FROM items.
+func (e *rows) wholeFrom(s *pg.SelectStmt, qualifier, column string, depth int) string {
+	for i, item := range s.FromClause {
+		if found := e.wholeColumn(item, qualifier, column, depth); found != "" && e.keepsRows(s, i) {
+			return found
+		}
+	}
+	return ""
+}
+
+// wholeAggregate returns the target's column that a scalar subselect
+// aggregates all values of, by the function of this name.
+func (e *rows) wholeAggregate(n *pg.Node, function string) (column string) {
+	for n.GetTypeCast() != nil {
+		n = n.GetTypeCast().Arg
+	}
+	s := n.GetSubLink().GetSubselect().GetSelectStmt()
+	if n.GetSubLink().GetSubLinkType() != pg.SubLinkType_EXPR_SUBLINK || len(s.GetTargetList()) != 1 || !e.w.search.isOneGroup(s) {
+		return ""
+	}
+	f := s.TargetList[0].GetResTarget().GetVal().GetFuncCall()
+	if name, ok := builtinName(f.GetFuncname()); !ok || name != function || len(f.Args) != 1 || f.AggFilter != nil {
+		return ""
+	}
+	defer e.w.enter(s.WithClause)()
+	qualifier, name := columnOf(e.values.simplify(f.Args[0]))
+	if name == "" {
+		return ""
+	}
+	return e.wholeFrom(s, qualifier, name, 0)
+}
+
+// keepsValues reports whether every value of an output is left by GROUP BY and
+// DISTINCT ON: it is among what they go by, or a key is.
+func keepsValues(s *pg.SelectStmt, expr *pg.Node) bool {
+	by := s.GroupClause
+	if len(s.DistinctClause) > 0 && s.DistinctClause[0].GetNode() != nil {
+		by = append(by[:len(by):len(by)], s.DistinctClause...)
+	}
+	_, column := columnOf(expr)
+	return len(by) == 0 || slices.ContainsFunc(by, func(n *pg.Node) bool {
+		_, name := columnOf(n)
+		return name != "" && (name == column || isKeyName(name))
+	})
 }
 
 func isStar(n *pg.Node) bool {
@@ -177,23 +243,41 @@ func isStar(n *pg.Node) bool {
 	return len(fields) > 0 && fields[len(fields)-1].GetAStar() != nil
 }
 
-// keepsRows reports whether a query returns something for each row of its
-// one FROM item: nothing filters, groups or limits them.
-func (e *rows) keepsRows(s *pg.SelectStmt) bool {
-	if s.Larg != nil || len(s.FromClause) != 1 || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || e.w.search.limits(s) {
+// keepsRows reports whether a query returns something for each row of one of
+// its FROM items: nothing filters or limits them. What is joined to them has
+// rows.
+func (e *rows) keepsRows(s *pg.SelectStmt, item int) bool {
+	if s.Larg != nil || len(s.ValuesLists) > 0 || s.HavingClause != nil || e.w.search.limits(s) {
 		return false
 	}
 	if s.WhereClause == nil {
 		return true
 	}
-	inner := &pg.RangeVar{Relname: e.target.GetRelname(), Schemaname: e.target.GetSchemaname(), Alias: &pg.Alias{Aliasname: fromAlias(s.FromClause[0])}}
-	return e.w.newRows(inner, nil).eval(s.WhereClause, false).cond == condTrue
+	others := slices.Delete(slices.Clone(s.FromClause), item, item+1)
+	return e.holdsFor(fromAlias(s.FromClause[item]), others, s.WhereClause)
+}
+
+// holdsFor reports whether a condition holds for every row of the target's
+// table under another alias, joined to others.
+func (e *rows) holdsFor(alias string, others []*pg.Node, condition *pg.Node) bool {
+	inner := &pg.RangeVar{Relname: e.target.GetRelname(), Schemaname: e.target.GetSchemaname(), Alias: &pg.Alias{Aliasname: alias}}
+	joined := e.w.newRows(inner, others)
+	joined.link(condition)
+	return joined.eval(condition, false).cond == condTrue
 }
 
 // isWholeQuery reports whether a query reads every row of the target's table.
 func (e *rows) isWholeQuery(s *pg.SelectStmt) bool {
 	defer e.w.enter(s.WithClause)()
-	return e.keepsRows(s) && e.wholeColumn(s.FromClause[0], fromAlias(s.FromClause[0]), "id", 0) == "id"
+	if s.Op == pg.SetOperation_SETOP_UNION {
+		return e.isWholeQuery(s.Larg) || e.isWholeQuery(s.Rarg)
+	}
+	for i, item := range s.FromClause {
+		if e.wholeColumn(item, fromAlias(item), "id", 0) == "id" && e.keepsRows(s, i) {
+			return true
+		}
+	}
+	return false
 }
 
 // enter puts the names of a WITH clause in scope without walking it again;
@@ -215,14 +299,23 @@ func (s *search) samplesAll(t *pg.RangeTableSample) bool {
 // limits reports whether the query has a LIMIT or OFFSET that may leave rows
 // out.
 func (s *search) limits(q *pg.SelectStmt) bool {
-	if q.LimitOffset != nil {
-		return true
+	return s.skips(q) || q.LimitCount != nil && !s.isNull(q.LimitCount)
+}
+
+// skips reports whether the query has an OFFSET that may leave rows out.
+func (s *search) skips(q *pg.SelectStmt) bool {
+	if q.LimitOffset == nil {
+		return false
 	}
-	return q.LimitCount != nil && !s.isNull(q.LimitCount)
+	v := (&folder{search: s}).fold(q.LimitOffset)
+	return v.kind != valueNull && v.number() != 0
 }
 
 // inSelect is the outcome of column IN (SELECT …).
 func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
+	if row := column.GetRowExpr(); row != nil && s != nil {
+		return e.rowInSelect(row.Args, s)
+	}
 	name := e.targetColumn(column)
 	if s == nil || name == "" {
 		return outcome{}
@@ -235,19 +328,51 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if e.wholeOutput(s, output, 0) == name {
 		return outcome{cond: condTrue}
 	}
+	if s.Op == pg.SetOperation_SETOP_UNION && either(e.inSubselect(column, s.Larg), e.inSubselect(column, s.Rarg)).cond == condTrue {
+		return outcome{cond: condTrue}
+	}
+	for _, row := range s.ValuesLists[:min(len(s.ValuesLists), maxPairs)] {
+		if items := listOf(row); len(items) == 1 && e.eval(equals(column, items[0]), false).cond == condTrue {
+			return outcome{cond: condTrue}
+		}
+	}
 	if n, ok := e.w.listLength(s, 0); ok && e.keyColumn(column) != "" && e.ownValues(s) {
 		return listed(name, n)
 	}
 	return outcome{}
 }
 
+// rowInSelect is inSelect for a row: of each of its columns the query has to
+// return every value.
+func (e *rows) rowInSelect(columns []*pg.Node, s *pg.SelectStmt) outcome {
+	outputs := outputNames(s)
+	if len(outputs) != len(columns) {
+		return outcome{}
+	}
+	defer e.w.enter(s.WithClause)()
+	for i, column := range columns {
+		if name := e.targetColumn(column); name == "" || outputs[i] == "" || e.wholeOutput(s, outputs[i], 0) != name {
+			return outcome{}
+		}
+	}
+	return outcome{cond: condTrue}
+}
+
 // exists is the outcome of EXISTS (SELECT …), where it is not the same for
-// all rows: without FROM it is that of its WHERE; on the target's own table,
-// joined by nothing but the key, every row finds itself.
+// all rows: an aggregate without GROUP BY has a row whatever there is; without
+// FROM it is that of its WHERE; on the target's own table, joined by nothing but
+// the key, every row finds itself.
 func (e *rows) exists(s *pg.SelectStmt) outcome {
 	switch {
-	case s == nil || s.Larg != nil || len(s.ValuesLists) > 0 || len(s.GroupClause) > 0 || s.HavingClause != nil || e.w.search.limits(s):
+	case s == nil || len(s.ValuesLists) > 0 || s.HavingClause != nil || e.w.search.exhausted(queryCost) || e.mayBeNone(s):
 		return outcome{}
+	case s.Larg != nil:
+		if s.Op != pg.SetOperation_SETOP_UNION {
+			return outcome{}
+		}
+		return either(e.exists(s.Larg), e.exists(s.Rarg))
+	case e.w.search.isOneGroup(s):
+		return outcome{cond: condTrue}
 	case len(s.FromClause) == 0 && s.WhereClause == nil:
 		return outcome{cond: condTrue}
 	case len(s.FromClause) == 0:
@@ -256,11 +381,17 @@ func (e *rows) exists(s *pg.SelectStmt) outcome {
 		defer e.w.enter(s.WithClause)()
 		self := e.w.newRows(e.target, s.FromClause)
 		self.link(s.WhereClause)
-		if self.linked && self.eval(s.WhereClause, false).cond == condTrue {
+		if self.linked != "" && self.eval(s.WhereClause, false).cond == condTrue {
 			return outcome{cond: condTrue}
 		}
 	}
 	return outcome{}
+}
+
+// mayBeNone reports whether LIMIT or OFFSET may leave no row of those that
+// there are. LIMIT leaves one unless it is 0.
+func (e *rows) mayBeNone(s *pg.SelectStmt) bool {
+	return e.w.search.skips(s) || s.LimitCount != nil && e.values.fold(s.LimitCount).number() == 0
 }
 
 // ownValues reports whether the rows that a list query returns are made of

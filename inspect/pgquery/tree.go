@@ -185,3 +185,29 @@ func equalLists(a, b protoreflect.List) bool {
 	}
 	return true
 }
+
+// aggregates are the built-in ones. Sorted. Source: pg_aggregate, but for
+// those that take WITHIN GROUP, which no plain call is.
+var aggregates = []string{
+	"any_value", "array_agg", "avg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "count", "covar_pop",
+	"covar_samp", "every", "json_agg", "json_agg_strict", "json_object_agg", "jsonb_agg", "jsonb_object_agg", "max", "min",
+	"range_agg", "range_intersect_agg", "regr_avgx", "regr_avgy", "regr_count", "regr_intercept", "regr_r2", "regr_slope",
+	"regr_sxx", "regr_sxy", "regr_syy", "stddev", "stddev_pop", "stddev_samp", "string_agg", "sum", "var_pop", "var_samp",
+	"variance", "xmlagg",
+}
+
+// isOneGroup reports whether a query returns exactly one row, whatever rows it
+// reads: it has an aggregate and no GROUP BY.
+func (s *search) isOneGroup(q *pg.SelectStmt) bool {
+	if len(q.GroupClause) > 0 || q.HavingClause != nil {
+		return false
+	}
+	return slices.ContainsFunc(q.TargetList, func(target *pg.Node) bool {
+		inner := s.node(target, func(n *pg.Node) bool { return n.GetSubLink() != nil }) // which may have aggregates of its own
+		return !inner && s.node(target, func(n *pg.Node) bool {
+			f := n.GetFuncCall()
+			name, ok := builtinName(f.GetFuncname())
+			return f != nil && f.Over == nil && ok && (has(aggregates, name) || f.AggWithinGroup)
+		})
+	})
+}
