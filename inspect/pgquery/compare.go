@@ -68,7 +68,7 @@ func isOperatorStrict(op string) bool {
 
 func (k *folder) foldBinary(op string, left, right *pg.Node) value {
 	a, b := k.simplify(left), k.simplify(right)
-	if isMatch(op) {
+	if isMatch(op) || strings.HasSuffix(op, "~~") || strings.HasSuffix(op, "~~*") {
 		return k.passing(k.foldMatch(op, b))
 	}
 	if a.GetRowExpr() == nil && k.same(a, b) && !k.hasNull(a) {
@@ -135,8 +135,11 @@ func (k *folder) simpler(n *pg.Node) *pg.Node {
 	if s := n.GetSubLink(); s.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK {
 		return k.scalar(s.Subselect.GetSelectStmt())
 	}
-	if c := n.GetTypeCast(); c != nil && c.Arg.GetColumnRef() != nil && keepsApart(c.TypeName) {
+	if c := n.GetTypeCast(); c != nil && keepsApart(c.TypeName) && (c.Arg.GetColumnRef() != nil || k.simpler(c.Arg).GetColumnRef() != nil) {
 		return c.Arg
+	}
+	if c := n.GetCoalesceExpr(); c != nil && len(c.Args) > 0 && c.Args[0].GetColumnRef() != nil && k.fold(c.Args[0]).notNull {
+		return c.Args[0]
 	}
 	x := n.GetAExpr()
 	if x.GetKind() != pg.A_Expr_Kind_AEXPR_OP || x.Rexpr == nil {
@@ -171,16 +174,39 @@ func (k *folder) isNeutral(op string, n *pg.Node) bool {
 	}
 }
 
+// foldRows compares rows: for equality column by column, and otherwise by the
+// first column in which they differ.
 func (k *folder) foldRows(op string, a, b []*pg.Node) value {
-	if len(a) != len(b) || op != "=" {
+	result, comparable := compareSame(op)
+	if len(a) != len(b) || !comparable {
 		return unknownValue
 	}
+	if op == "<>" || op == "!=" {
+		return negatedValue(k.foldRows("=", a, b))
+	}
+	open := false
 	for i := range a {
-		if v := k.foldBinary(op, a[i], b[i]); !v.isTrue() {
-			return unknownValue
+		switch v := k.foldBinary("=", a[i], b[i]); {
+		case v.isTrue():
+		case v.isFalse() && op == "=":
+			return v
+		case v.isFalse() && !open:
+			return k.foldBinary(op, a[i], b[i])
+		default:
+			open = true
 		}
 	}
-	return boolValue(true)
+	if open {
+		return unknownValue
+	}
+	return result
+}
+
+func negatedValue(v value) value {
+	if v.kind == valueBool {
+		return boolValue(!v.b)
+	}
+	return v
 }
 
 // foldValues folds an operator on two values.
@@ -337,8 +363,20 @@ func isRandom(n *pg.Node) bool {
 }
 
 func isNotNegative(n *pg.Node) bool {
+	if s := n.GetSubLink(); s.GetSubLinkType() == pg.SubLinkType_EXPR_SUBLINK {
+		return isCount(s.Subselect.GetSelectStmt())
+	}
 	name, ok := builtinName(n.GetFuncCall().GetFuncname())
 	return ok && notNegative[name]
+}
+
+// isCount reports whether a query returns a count, which is never NULL.
+func isCount(s *pg.SelectStmt) bool {
+	if len(s.GetTargetList()) != 1 || len(s.GroupClause) > 0 || s.HavingClause != nil || s.LimitCount != nil || s.LimitOffset != nil {
+		return false
+	}
+	name, ok := builtinName(s.TargetList[0].GetResTarget().GetVal().GetFuncCall().GetFuncname())
+	return ok && name == "count"
 }
 
 func mirror(op string) string {
@@ -402,10 +440,15 @@ func (k *folder) foldIn(op string, a *pg.Node, items []*pg.Node) value {
 		return k.foldLongIn(op, a, items)
 	}
 	found, open := false, false
+	var trues, falses bool
 	for _, item := range items {
-		v := k.foldBinary("=", a, item)
+		v, is := k.foldBinary("=", a, item), k.fold(item)
 		found = found || v.isTrue()
 		open = open || !v.isTrue() && !v.isFalse()
+		trues, falses = trues || is.kind == valueBool && is.isTrue(), falses || is.kind == valueBool && is.isFalse()
+	}
+	if trues && falses {
+		return k.passing(inResult(op, true, false)) // there is nothing else to be
 	}
 	return inResult(op, found, open)
 }

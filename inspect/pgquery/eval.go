@@ -94,7 +94,7 @@ func (e *rows) evalBool(b *pg.BoolExpr, not bool) outcome {
 		}
 		return o
 	}
-	if e.values.coversAll(b.Args) {
+	if e.values.coversAll(b.Args, not) {
 		return outcome{cond: condTrue}
 	}
 	o := outcome{cond: condFalse}
@@ -102,50 +102,6 @@ func (e *rows) evalBool(b *pg.BoolExpr, not bool) outcome {
 		o = either(o, e.eval(arg, not))
 	}
 	return o
-}
-
-// coversAll reports whether two of the conditions exclude each other and
-// leave nothing out, as in a OR NOT a.
-func (k *folder) coversAll(args []*pg.Node) bool {
-	if len(args) > maxPairs {
-		return false
-	}
-	for i, a := range args {
-		for _, b := range args[i+1:] {
-			if k.opposite(a, b) || k.opposite(b, a) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// negators are the operators that are each other's negation.
-var negators = map[string]string{"=": "<>", "<": ">=", ">": "<=", "~~": "!~~", "~~*": "!~~*", "~": "!~", "~*": "!~*"}
-
-var oppositeTests = map[pg.BoolTestType]pg.BoolTestType{
-	pg.BoolTestType_IS_TRUE:    pg.BoolTestType_IS_NOT_TRUE,
-	pg.BoolTestType_IS_FALSE:   pg.BoolTestType_IS_NOT_FALSE,
-	pg.BoolTestType_IS_UNKNOWN: pg.BoolTestType_IS_NOT_UNKNOWN,
-}
-
-func (k *folder) opposite(a, b *pg.Node) bool {
-	if k.search.varies(a) {
-		return false
-	}
-	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
-		return k.search.equal(a, nb.Args[0])
-	}
-	if x, y := a.GetNullTest(), b.GetNullTest(); x != nil && y != nil {
-		return x.Nulltesttype != y.Nulltesttype && k.search.equal(x.Arg, y.Arg)
-	}
-	if x, y := a.GetBooleanTest(), b.GetBooleanTest(); x != nil && y != nil {
-		return oppositeTests[x.Booltesttype] == y.Booltesttype && k.search.equal(x.Arg, y.Arg)
-	}
-	if x, y := a.GetAExpr(), b.GetAExpr(); x != nil && y != nil && x.Kind == y.Kind {
-		return negators[opName(x)] == opName(y) && opName(y) != "" && k.search.equal(x.Lexpr, y.Lexpr) && k.search.equal(x.Rexpr, y.Rexpr)
-	}
-	return false
 }
 
 // evalTest is x IS TRUE and the like: as x for IS TRUE, as NOT x for IS

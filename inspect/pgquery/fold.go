@@ -432,6 +432,9 @@ func (k *folder) foldSubLink(s *pg.SubLink) value {
 		if v := k.scalar(s.Subselect.GetSelectStmt()); v != nil {
 			return k.fold(v)
 		}
+		if isCount(s.Subselect.GetSelectStmt()) {
+			return someValue
+		}
 	case pg.SubLinkType_EXISTS_SUBLINK:
 		return k.foldExists(s.Subselect.GetSelectStmt())
 	case pg.SubLinkType_ARRAY_SUBLINK:
