@@ -33,6 +33,7 @@ CREATE VIEW joined AS SELECT m.id, p.name FROM move m JOIN partner p ON p.id = m
 CREATE FUNCTION instead() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
 CREATE TRIGGER t INSTEAD OF UPDATE ON joined FOR EACH ROW EXECUTE FUNCTION instead();
 CREATE MATERIALIZED VIEW mat AS SELECT * FROM move;
+CREATE VIEW partners AS SELECT id, name, note FROM partner;
 CREATE VIEW "Mixed" AS SELECT * FROM move;
 
 CREATE TABLE parted (id int, day int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -236,6 +237,8 @@ var leads = []struct{ sql, want string }{
 	{"UPDATE partner SET note = '' WHERE lower_code = 'a'", "partner: update predicate"},
 	{"UPDATE partner SET note = '' WHERE name IS NOT NULL", "partner: update vacuous"},
 	{"UPDATE partner SET note = '' WHERE note IS NOT NULL", "partner: update predicate"},
+	{"UPDATE partners SET note = '' WHERE name IS NOT NULL", "partners: update vacuous; move: update none; partner: update vacuous"},
+	{"UPDATE partners SET note = '' WHERE note IS NOT NULL", "partners: update predicate; move: update predicate; partner: update predicate"},
 	{"UPDATE late SET id = 1 WHERE id = 1", "late: update predicate"},
 	{"UPDATE partial SET id = 1 WHERE id = 1", "partial: update predicate"},
 	{"UPDATE pair SET id = 1 WHERE id = 1", "pair: update predicate"},
@@ -261,6 +264,10 @@ func TestWhatWordsLeadTo(t *testing.T) {
 func TestWhatATextItselfMakes(t *testing.T) {
 	o := open(t, base, slowly)
 	b := o.resolve("CREATE VIEW fresh AS SELECT * FROM move; DELETE FROM fresh; DROP VIEW fresh")
+	if got := strings.Join(facts(b), "; "); !strings.Contains(got, "move: delete none") {
+		t.Error(got)
+	}
+	b = o.resolve("CREATE RULE late AS ON DELETE TO log DO INSTEAD DELETE FROM move WHERE id >= OLD.id; DELETE FROM log")
 	if got := strings.Join(facts(b), "; "); !strings.Contains(got, "move: delete none") {
 		t.Error(got)
 	}

@@ -83,6 +83,7 @@ func madeBy(st *inspect.Statement, owner *Session) []made {
 		switch {
 		case r.Access&inspect.AccessDefine != 0:
 			defined = append(defined, r)
+		case st.Kind == "CREATE RULE" && r.Access&inspect.AccessWrite == 0:
 		default:
 			read = append(read, link{schema: r.Schema, name: r.Name})
 		}
@@ -98,7 +99,7 @@ func madeBy(st *inspect.Statement, owner *Session) []made {
 		}
 	}
 	switch st.Kind {
-	case "CREATE VIEW":
+	case "CREATE VIEW", "CREATE RULE":
 		first.leads = read
 		return []made{first}
 	case "CREATE TABLE", "CREATE TABLE AS", "CREATE FOREIGN TABLE", "ALTER TABLE", "CREATE MATERIALIZED VIEW", "SELECT INTO":

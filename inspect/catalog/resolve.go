@@ -147,9 +147,19 @@ func (r *relation) hasKeys(columns []string, only bool) bool {
 	return true
 }
 
+// maxViews bounds how many views of views are looked through.
+const maxViews = 16
+
 // isVacuous reports whether a condition is true for every row because columns
-// hold no NULL. A parent's NOT NULL is its children's.
+// hold no NULL. A parent's NOT NULL is its children's; and a table's that of the
+// view of it, by the same name.
 func (r *relation) isVacuous(alternatives [][]string) bool {
+	for range maxViews {
+		if r.kind != kindView || len(r.bases) != 1 {
+			break // what joins tables may make NULLs
+		}
+		r = r.bases[0]
+	}
 	for _, columns := range alternatives {
 		if !slices.ContainsFunc(columns, func(c string) bool { return !slices.Contains(r.notNull, c) }) {
 			return true

@@ -287,7 +287,7 @@ func (w *walker) enter(c *pg.WithClause) (leave func()) {
 		return func() {}
 	}
 	before := w.scopes
-	w.scopes = append(before[:len(before):len(before)], scopeOf(c))
+	w.scopes = slices.Concat(before, []*scope{scopeOf(c)})
 	return func() { w.scopes = before }
 }
 
