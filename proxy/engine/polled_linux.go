@@ -36,6 +36,7 @@ type polled struct {
 
 	client  half
 	server  half
+	starved bool // the budget had no more for the client's buffer; nothing is read until the session has taken something
 	aside   bool // something slow comes before whatever is to be written
 	shut    bool // the server knows that the client has ended
 	leaving bool // the pair ends when the client has everything
@@ -171,26 +172,34 @@ func (p *polled) settle() {
 	}
 	p.caughtUp()
 	p.tidy()
-	p.watch(&p.client, clientSide, wants(p.hearsClient(), &p.client))
-	p.watch(&p.server, serverSide, wants(p.hearsServer(), &p.server))
+	p.watch(&p.client, clientSide, p.wants(p.hearsClient(), &p.client))
+	p.watch(&p.server, serverSide, p.wants(p.hearsServer(), &p.server))
 }
 
-func wants(reading bool, h *half) uint32 {
+// wants returns the events that are acted on now: any other would come again
+// and again.
+func (p *polled) wants(reading bool, h *half) uint32 {
 	var events uint32
 	if reading {
 		events = unix.EPOLLIN
 	}
-	if len(h.out) > 0 {
+	if len(h.out) > 0 && !p.aside {
 		events |= unix.EPOLLOUT
 	}
 	return events
 }
 
+// watch ends the pair where the kernel has no room for another watch.
 func (p *polled) watch(h *half, s side, events uint32) {
-	if events != h.watched {
-		p.loop.watch(h.fd, p.number, s, h.watched, events)
-		h.watched = events
+	if events == h.watched || p.ended && events != 0 {
+		return
 	}
+	if err := p.loop.watch(h.fd, p.number, s, h.watched, events); err != nil {
+		p.because("no poll loop can watch the connection: " + err.Error())
+		p.close()
+		return
+	}
+	h.watched = events
 }
 
 // tidy moves what was not taken to the front and gives empty buffers back,
@@ -223,7 +232,7 @@ func (p *polled) hearsClient() bool {
 		return false
 	}
 	c := &p.client
-	return len(c.in) < cap(c.in) || len(c.in)-c.start < p.clientLimit()
+	return len(c.in) < cap(c.in) || !p.starved && len(c.in)-c.start < p.clientLimit()
 }
 
 // clientLimit is how much may be kept of the client that was not taken.
@@ -282,6 +291,7 @@ func (p *polled) clientRoom() bool {
 		return false
 	}
 	if !p.cfg.Budget.take(size - cap(c.in)) {
+		p.starved = true
 		p.s.NoRoom()
 		p.pump(nil)
 		return false
@@ -339,8 +349,11 @@ func (p *polled) pump(fresh []byte) {
 	n := 0
 	if len(data) > 0 && !p.asking && !p.aside && !p.told {
 		n = p.s.FromClient(data)
+		p.starved = p.starved && n == 0
 	}
-	p.arm()
+	if !p.leaving { // then the timer is the farewell's
+		p.arm()
+	}
 	var text []byte
 	var lex inspect.Lexing
 	if !p.asking {

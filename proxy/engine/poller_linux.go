@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -197,19 +198,23 @@ func (l *loop) wait(events *[loopEvents]unix.EpollEvent) int {
 	return max(n, 0)
 }
 
-// watch changes what the loop watches a descriptor for. An error would mean
-// that the descriptor is not ours.
-func (l *loop) watch(fd int, number int32, s side, before, after uint32) {
+// watch changes what the loop watches a descriptor for. The kernel may have no
+// room for one more; any other error would mean that the descriptor is not ours.
+// Source: epoll_ctl(2), ENOSPC; epoll(7), max_user_watches.
+func (l *loop) watch(fd int, number int32, s side, before, after uint32) error {
 	op := unix.EPOLL_CTL_MOD
 	switch {
-	case before == after:
-		return
 	case before == 0:
 		op = unix.EPOLL_CTL_ADD
 	case after == 0:
 		op = unix.EPOLL_CTL_DEL
 	}
-	if err := unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: after, Fd: number, Pad: int32(s)}); err != nil && !errors.Is(err, unix.EBADF) {
-		panic("epoll_ctl: " + err.Error())
+	err := unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: after, Fd: number, Pad: int32(s)})
+	switch {
+	case err == nil || errors.Is(err, unix.EBADF): // EBADF: the loop has ended
+		return nil
+	case before == 0:
+		return os.NewSyscallError("epoll_ctl", err)
 	}
+	panic("epoll_ctl: " + err.Error())
 }

@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lockkeeper/inspect"
+	"lockkeeper/internal/journal"
+	"lockkeeper/policy"
+	"lockkeeper/proxy/session"
+	"lockkeeper/proxy/wire"
+)
+
+// pausing is a host, and a sink, under which every statement is held.
+type pausing struct{ session.Host }
+
+func (pausing) Lookup([]byte, inspect.Lexing) *inspect.Batch { return reads }
+func (pausing) Now() time.Time                               { return time.Unix(1, 0) }
+func (pausing) Hold() bool                                   { return true }
+func (pausing) LetGo()                                       {}
+func (pausing) Snapshot() *policy.Snapshot {
+	return &policy.Snapshot{
+		Epoch: 1, Policy: policySet(), Containments: []policy.Containment{{ID: "pause-1", Kind: policy.Pause, MaxHold: policy.Duration(time.Hour)}},
+	}
+}
+
+func (pausing) Count(*session.Counts)       {}
+func (pausing) Stage(string, time.Duration) {}
+func (pausing) Record([]journal.Entry)      {}
+func (pausing) Roomy() bool                 { return true }
+
+var reads = &inspect.Batch{Class: inspect.Read, Statements: []inspect.Statement{{Class: inspect.Read, Kind: inspect.KindSelect}}}
+
+var policySet = sync.OnceValue(func() *policy.Policy {
+	p, err := policy.Parse([]byte("profile: postgres\n"), "test")
+	if err != nil {
+		panic(err)
+	}
+	return p
+})
+
+// watchedPair is a pair in a loop of its own, with a login on its way and no
+// budget.
+func watchedPair(t *testing.T, client, server int) *polled {
+	t.Helper()
+	l, err := newLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go l.run()
+	t.Cleanup(l.stop)
+	cfg := Config{Sink: pausing{}, Now: pausing{}.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
+	s := session.New(session.Config{ID: 1, Subject: policy.Subject{User: "u", Database: "d"}, StatementBytes: 1 << 20}, pausing{})
+	return newPolled(cfg, l, client, server, s, []byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
+}
+
+func sockets(t *testing.T) (ours, theirs int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fds[1]) })
+	return fds[0], fds[1]
+}
+
+func (p *polled) watches() (client, server uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.client.watched, p.server.watched
+}
+
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(what + ": not in time")
+		}
+	}
+}
+
+// A loop is level-triggered: what it watches and does not act on keeps a
+// processor busy for as long as that lasts.
+func TestNothingIsWatchedInVain(t *testing.T) {
+	ours, client := sockets(t)
+	server, _ := sockets(t)
+	p := watchedPair(t, ours, server)
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	p.OnLogin(func(uint32) { close(asked); <-goOn })
+	ended := make(chan string)
+	go func() { ended <- p.Run(t.Context()) }()
+	<-asked
+	await(t, "the login is kept back", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.aside && len(p.client.out) > 0
+	})
+	if c, s := p.watches(); c != 0 || s != 0 {
+		t.Errorf("while something slow comes first the loop watches for %#x and %#x", c, s)
+	}
+	close(goOn)
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == unix.EPOLLIN })
+
+	query := wire.Append(nil, 'Q', strings.Repeat("x", 8<<10), "\x00")
+	send := func() {
+		if _, err := unix.Write(client, query); err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatal(err)
+		}
+	}
+	send()
+	await(t, "the session is held", func() (held bool) {
+		p.Do(func(s *session.Session) { _, _, held = s.Held() })
+		return held
+	})
+	await(t, "there is no more room", func() bool { send(); c, _ := p.watches(); return c == 0 })
+	p.Close("enough")
+	<-ended
+}
+
+// The kernel bounds what a user may watch: that ends a session, not lockkeeper.
+func TestAConnectionThatCannotBeWatched(t *testing.T) {
+	file, err := os.CreateTemp(t.TempDir(), "") // epoll takes no files
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = file.Close()
+	ours, _ := sockets(t)
+	if cause := watchedPair(t, ours, fd).Run(t.Context()); !strings.HasPrefix(cause, "no poll loop can watch the connection") {
+		t.Errorf("it ended because %q", cause)
+	}
+}
