@@ -45,19 +45,24 @@ func TestStatementsWhoseNamesWereNotKept(t *testing.T) {
 	const each, many = 63, 16_700 // more than a mebibyte of names
 	var all strings.Builder
 	for i := range many {
-		name := "n" + strings.Repeat("0", each-6) + string(rune('a'+i/26/26/26%26)) + string(rune('a'+i/26/26%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i%26))
+		name := "n" + strings.Repeat("0", each-5) + string(rune('a'+i/26/26/26%26)) + string(rune('a'+i/26/26%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i%26))
 		if all.Len() > 0 {
 			all.WriteString(" ; ")
 		}
 		all.WriteString("P " + name + " select 1")
 	}
 	p.run(all.String() + " ; S")
-	p.run("P last " + unbounded + " ; S")
+	last := strings.Repeat("l", each)
+	p.run("P " + last + " " + unbounded + " ; S")
 	g.contain()
-	if got := p.run("B - last ; E - ; S"); got != "E 23G01, Z I" {
+	if got := p.run("B - " + last + " ; E - ; S"); got != "E 23G01, Z I" {
 		t.Error(got)
 	}
-	if got := p.run("Q execute last"); got != "E 23G01, Z I" {
+	// They are not what the unnamed statement is, either.
+	if got := p.run("P - select 1 ; B - " + last + " ; E - ; S"); got != "1, E 23G01, Z I" {
+		t.Error(got)
+	}
+	if got := p.run("Q execute " + last); got != "E 23G01, Z I" {
 		t.Error(got)
 	}
 	if after := g.rowsLeft(); after != before {

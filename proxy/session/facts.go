@@ -129,9 +129,10 @@ func executed(st inspect.Statement, known *inspect.Statement) inspect.Statement 
 }
 
 // runsPrepared reports whether a statement runs a prepared one: EXECUTE, also in
-// EXPLAIN ANALYZE and CREATE TABLE AS.
+// EXPLAIN ANALYZE and CREATE TABLE AS. SQL has no name for the unnamed statement:
+// what has none stands for one that nobody has seen.
 func runsPrepared(st *inspect.Statement) bool {
-	return st.Prepared == nil && st.Class == inspect.Unknown &&
+	return st.Prepared == nil && st.Class == inspect.Unknown && st.Name != "" &&
 		(st.Kind == inspect.KindExecute || st.Hidden&inspect.HiddenPrepared != 0)
 }
 
