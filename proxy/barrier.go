@@ -41,6 +41,9 @@ func (s *Server) Barrier(ctx context.Context, c policy.Containment) ([]BarrierRe
 		if err != nil {
 			return nil, err
 		}
+		if err := s.processes.failure(); err != nil {
+			r.Lacking = append(r.Lacking, "server processes cannot be noted, and would not be known if lockkeeper were killed: "+err.Error())
+		}
 		reports = append(reports, *r)
 	}
 	return reports, nil

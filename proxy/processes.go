@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,7 +45,8 @@ type processes struct {
 	keep    bool                   // it is not made anew: somebody else is about to read it
 	live    map[processKey]process // of sessions
 	lost    map[processKey]process // may go on without a client
-	broken  error                  // the first error of the file
+	size    int64                  // of the file, up to the end of the last line
+	broken  error                  // why the file lacks something that is live or lost
 }
 
 // maxProcessLines bounds the file: then it is made anew from what is live.
@@ -128,32 +132,63 @@ func (p *processes) rewrite() error {
 	if err != nil {
 		return fmt.Errorf("note server processes: %w", err)
 	}
-	if p.file != nil {
-		_ = p.file.Close() // replaced
+	old := p.file
+	before, written := p.size, p.written
+	p.file, p.size, p.written = f, 0, 0
+	if err = p.write(p.all()); err == nil {
+		err = os.Rename(tmp, p.path)
 	}
-	p.file, p.written = f, 0
-	for _, m := range []map[processKey]process{p.lost, p.live} {
-		for _, x := range m {
-			p.append(x)
-		}
+	if err != nil { // the old one has all that it had
+		p.file, p.size, p.written = old, before, written
+		return fmt.Errorf("note server processes: %w", errors.Join(err, f.Close()))
 	}
-	if err := os.Rename(tmp, p.path); err != nil {
-		return fmt.Errorf("note server processes: %w", err)
+	if old != nil {
+		_ = old.Close() // replaced
 	}
-	return p.broken
+	return nil
 }
 
-// append writes one line. An error is kept and shown by the barrier.
+// all returns what the file has to hold. The mutex is held.
+func (p *processes) all() []process {
+	return slices.AppendSeq(slices.Collect(maps.Values(p.lost)), maps.Values(p.live))
+}
+
+// append notes one process, and what could not be noted before it.
 func (p *processes) append(x process) {
 	if p.file == nil {
 		return
 	}
-	line, err := json.Marshal(x)
-	if err == nil {
-		_, err = p.file.Write(append(line, '\n'))
+	lines := []process{x}
+	if p.broken != nil {
+		lines = append(p.all(), x)
 	}
-	p.written++
-	p.broken = err
+	p.broken = p.write(lines)
+}
+
+// write writes lines at the end of the file, all of them or none: the rest of a
+// line that a full disk has cut off would take the next one with it.
+func (p *processes) write(lines []process) error {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	for i := range lines {
+		if err := to.Encode(&lines[i]); err != nil {
+			return err
+		}
+	}
+	n, err := p.file.Write(b.Bytes())
+	if err != nil {
+		return errors.Join(err, p.file.Truncate(p.size))
+	}
+	p.size += int64(n)
+	p.written += len(lines)
+	return nil
+}
+
+// failure returns why not every server process is noted; nil when all are.
+func (p *processes) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken
 }
 
 // note is the record of one session's server process.
@@ -200,8 +235,8 @@ func (n *note) ended(pid uint32, clean bool) {
 func (p *processes) forget(x process) {
 	x.Gone = true
 	p.append(x)
-	if p.written > maxProcessLines && !p.keep {
-		p.broken = p.rewrite()
+	if p.written > maxProcessLines && !p.keep && p.rewrite() == nil { // else it goes on growing
+		p.broken = nil
 	}
 }
 

@@ -130,3 +130,42 @@ func TestAFileThatIsHandedOverIsKept(t *testing.T) {
 		t.Errorf("the file is another: %v", err)
 	}
 }
+
+// TestProcessesThatCouldNotBeNoted: what a full disk did not take is noted with
+// the next process, and what it took of a line spoils no other.
+func TestProcessesThatCouldNotBeNoted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "processes")
+	p, err := openProcesses(path, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func(pid uint32) { (&note{p: p, x: process{Server: "*", User: "odoo", Since: time.Now()}}).began(pid) }
+	begin(1)
+	good := p.file
+	if p.file, err = os.Open(path); err != nil { // cannot be written
+		t.Fatal(err)
+	}
+	begin(2)
+	if p.failure() == nil {
+		t.Error("nobody is told")
+	}
+	_ = p.file.Close()
+	p.file = good
+	begin(3)
+	if err := p.failure(); err != nil {
+		t.Error(err)
+	}
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openProcesses(path, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := again.lostCount(); n != 3 {
+		t.Errorf("%d processes are known after a restart, want 3", n)
+	}
+	if err := again.close(); err != nil {
+		t.Fatal(err)
+	}
+}
