@@ -30,6 +30,9 @@ func (s *Session) FromServer(b []byte) (n int) {
 			n += k
 			continue
 		}
+		if s.closing != "" { // the client has had the last word
+			return len(b)
+		}
 		size, ok, err := wire.Size(b[n:])
 		if err != nil { // not the protocol: the client will find out
 			s.ToClient.Forward(b[n:])
