@@ -69,3 +69,20 @@ func TestStatementsWhoseNamesWereNotKept(t *testing.T) {
 		t.Errorf("%s rows before, %s after", before, after)
 	}
 }
+
+// A prepared EXECUTE of DDL gets the timeouts of the DDL; what an EXECUTE runs
+// that is itself run by an EXECUTE is not looked for.
+func TestAnExecuteOfAnExecute(t *testing.T) {
+	p := newGuard(t).peer()
+	if got := p.run("P ddl alter table sale_order alter note set default 'x' ; P once execute ddl ; S"); got != "1, 1, Z I" {
+		t.Fatal(got)
+	}
+	if got := p.run("B - once ; E - ; S"); got != "2, C ALTER TABLE, Z I" {
+		t.Error(got)
+	}
+	for _, twice := range []string{"Q execute once", "P - execute once ; S"} {
+		if got := p.run(twice); got != "E 23G01, Z I" {
+			t.Errorf("%s: %s", twice, got)
+		}
+	}
+}

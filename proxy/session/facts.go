@@ -95,7 +95,7 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 	for _, st := range b.Statements {
 		if runsPrepared(&st) {
 			known := s.behind(s.prep.of(false).get([]byte(st.Name)))
-			if len(known.Statements) != 1 {
+			if len(known.Statements) != 1 || runsPrepared(&known.Statements[0]) { // an EXECUTE of an EXECUTE: nobody needs it
 				known = unseenFacts
 			}
 			st = executed(st, &known.Statements[0])
