@@ -62,13 +62,13 @@ func newPolled(cfg Config, l *loop, client, server int, s *session.Session, pend
 	p.goOn = p.resume
 	p.client.fd, p.server.fd = client, server
 	p.server.in = pending
+	p.number = l.enter(p) // here, for others may act on it before Run
 	return p
 }
 
 func (p *polled) Run(ctx context.Context) (cause string) {
-	p.number = p.loop.enter(p)
 	p.mu.Lock()
-	if len(p.server.in) > 0 {
+	if len(p.server.in) > 0 && p.hearsServer() {
 		p.heardServer(nil)
 	}
 	p.settle()

@@ -45,9 +45,7 @@ var policySet = sync.OnceValue(func() *policy.Policy {
 	return p
 })
 
-// watchedPair is a pair in a loop of its own, with a login on its way and no
-// budget.
-func watchedPair(t *testing.T, client, server int) *polled {
+func runningLoop(t *testing.T) *loop {
 	t.Helper()
 	l, err := newLoop()
 	if err != nil {
@@ -55,6 +53,11 @@ func watchedPair(t *testing.T, client, server int) *polled {
 	}
 	go l.run()
 	t.Cleanup(l.stop)
+	return l
+}
+
+// pausedPair is a pair with a login on its way and no budget.
+func pausedPair(l *loop, client, server int) *polled {
 	cfg := Config{Sink: pausing{}, Now: pausing{}.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
 	s := session.New(session.Config{ID: 1, Subject: policy.Subject{User: "u", Database: "d"}, StatementBytes: 1 << 20}, pausing{})
 	return newPolled(cfg, l, client, server, s, []byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
@@ -90,7 +93,7 @@ func await(t *testing.T, what string, is func() bool) {
 func TestNothingIsWatchedInVain(t *testing.T) {
 	ours, client := sockets(t)
 	server, _ := sockets(t)
-	p := watchedPair(t, ours, server)
+	p := pausedPair(runningLoop(t), ours, server)
 	asked, goOn := make(chan struct{}), make(chan struct{})
 	p.OnLogin(func(uint32) { close(asked); <-goOn })
 	ended := make(chan string)
@@ -135,7 +138,40 @@ func TestAConnectionThatCannotBeWatched(t *testing.T) {
 	}
 	_ = file.Close()
 	ours, _ := sockets(t)
-	if cause := watchedPair(t, ours, fd).Run(t.Context()); !strings.HasPrefix(cause, "no poll loop can watch the connection") {
+	if cause := pausedPair(runningLoop(t), ours, fd).Run(t.Context()); !strings.HasPrefix(cause, "no poll loop can watch the connection") {
+		t.Errorf("it ended because %q", cause)
+	}
+}
+
+// An operator may end a session before it has begun; the loop's others go on.
+func TestAPairThatEndsBeforeItBegins(t *testing.T) {
+	l := runningLoop(t)
+	ours, client := sockets(t)
+	server, _ := sockets(t)
+	p := pausedPair(l, ours, server)
+	p.Fail(&policy.Refusal{SQLSTATE: "57P01", Message: "too early"})
+	said := make([]byte, 100)
+	if n, err := unix.Read(client, said); err != nil || !strings.Contains(string(said[:n]), "too early") {
+		t.Errorf("the client is told %q, %v", said[:max(0, n)], err)
+	}
+
+	ours, another := sockets(t)
+	server, _ = sockets(t)
+	next := pausedPair(l, ours, server)
+	ended := make(chan string)
+	go func() { ended <- next.Run(t.Context()) }()
+	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == unix.EPOLLIN })
+	if err := unix.Shutdown(another, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the loop goes on", func() bool {
+		next.mu.Lock()
+		defer next.mu.Unlock()
+		return next.gone
+	})
+	next.Close("enough")
+	<-ended
+	if cause := p.Run(t.Context()); cause != "too early" {
 		t.Errorf("it ended because %q", cause)
 	}
 }
