@@ -221,6 +221,8 @@ func TestBoundsOfJoins(t *testing.T) {
 		{`WITH b(k) AS (SELECT id FROM m) DELETE FROM m USING b WHERE m.id = b.k`, "vacuous"},
 		{`DELETE FROM m WHERE id IN (SELECT id FROM m OFFSET 0)`, "vacuous"},
 		{`DELETE FROM m WHERE id IN (SELECT id FROM m GROUP BY id)`, "vacuous"},
+		{`DELETE FROM m WHERE id IN (SELECT id FROM m GROUP BY 1)`, "vacuous"},
+		{`DELETE FROM m WHERE id IN (SELECT name, id FROM m GROUP BY 1)`, "predicate"},
 		{`DELETE FROM m WHERE id IN (SELECT DISTINCT ON (id) id FROM m)`, "vacuous"},
 		{`DELETE FROM m WHERE id IN (SELECT x.id FROM other o, m x)`, "vacuous"},
 		{`DELETE FROM m WHERE id IN (SELECT id FROM m x NATURAL JOIN m y)`, "vacuous"},

@@ -172,7 +172,7 @@ func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
 		}
 		return e.wholeOutput(s.Rarg, column, depth+1)
 	}
-	for _, n := range s.TargetList {
+	for i, n := range s.TargetList {
 		expr := e.values.simplify(n.GetResTarget().GetVal())
 		qualifier, name := columnOf(expr)
 		output := name
@@ -182,7 +182,7 @@ func (e *rows) wholeOutput(s *pg.SelectStmt, column string, depth int) string {
 		if isStar(expr) {
 			name, output = column, column
 		}
-		if name == "" || output != column || !keepsValues(s, expr) {
+		if name == "" || output != column || !e.keepsValues(s, expr, i+1) {
 			continue
 		}
 		if found := e.wholeFrom(s, qualifier, name, depth); found != "" {
@@ -225,8 +225,9 @@ func (e *rows) wholeAggregate(n *pg.Node, function string) (column string) {
 }
 
 // keepsValues reports whether every value of an output is left by GROUP BY and
-// DISTINCT ON: it is among what they go by, or a key is.
-func keepsValues(s *pg.SelectStmt, expr *pg.Node) bool {
+// DISTINCT ON: it is among what they go by, or a key is. They may give its
+// number.
+func (e *rows) keepsValues(s *pg.SelectStmt, expr *pg.Node, number int) bool {
 	by := s.GroupClause
 	if len(s.DistinctClause) > 0 && s.DistinctClause[0].GetNode() != nil {
 		by = append(by[:len(by):len(by)], s.DistinctClause...)
@@ -234,7 +235,7 @@ func keepsValues(s *pg.SelectStmt, expr *pg.Node) bool {
 	_, column := columnOf(expr)
 	return len(by) == 0 || slices.ContainsFunc(by, func(n *pg.Node) bool {
 		_, name := columnOf(n)
-		return name != "" && (name == column || isKeyName(name))
+		return name != "" && (name == column || isKeyName(name)) || e.values.fold(n).number() == float64(number)
 	})
 }
 
@@ -328,7 +329,7 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if e.wholeOutput(s, output, 0) == name {
 		return outcome{cond: condTrue}
 	}
-	if s.Op == pg.SetOperation_SETOP_UNION && either(e.inSubselect(column, s.Larg), e.inSubselect(column, s.Rarg)).cond == condTrue {
+	if s.Op == pg.SetOperation_SETOP_UNION && !e.w.search.exhausted(queryCost) && either(e.inSubselect(column, s.Larg), e.inSubselect(column, s.Rarg)).cond == condTrue {
 		return outcome{cond: condTrue}
 	}
 	for _, row := range s.ValuesLists[:min(len(s.ValuesLists), maxPairs)] {
