@@ -1,6 +1,7 @@
 package pgquery
 
 import (
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -314,7 +315,11 @@ func (e *rows) link(n *pg.Node) {
 		}
 		return
 	}
-	if !findsItself(x) || e.linked != "" {
+	items := slices.Concat(listOf(x.GetRexpr()), x.GetRexpr().GetAArrayExpr().GetElements())
+	for _, item := range items[:min(len(items), maxPairs)] {
+		e.link(equals(x.Lexpr, item)) // IN, and ANY of an array
+	}
+	if e.linked != "" || !findsItself(x) && opName(x) != "<>" { // which NOT may stand before
 		return
 	}
 	for _, pair := range [][2]*pg.Node{{x.Lexpr, x.Rexpr}, {x.Rexpr, x.Lexpr}} {
