@@ -30,6 +30,11 @@ const (
 	defaultPolicy = "{profile: postgres}"
 )
 
+// keeper is the role of lockkeeper's own connections, with the rights that
+// docs/catalog.md asks for: catalogs are read, and waits watched, while the
+// suites run.
+const keeper = "lockkeeper"
+
 // stage is what the suites are run on: a PostgreSQL server, and a lockkeeper
 // for each policy in front of it.
 type stage struct {
@@ -139,6 +144,9 @@ func (s *stage) startPostgres(ctx context.Context) (err error) {
 		return err
 	}
 	s.bin = s.postgres.BinDir()
+	if err := s.postgres.Exec(ctx, pgtest.Superuser, "CREATE ROLE "+keeper+" LOGIN; GRANT pg_monitor, pg_signal_backend TO "+keeper); err != nil {
+		return err
+	}
 	version, err := exec.CommandContext(ctx, filepath.Join(s.bin, "postgres"), "--version").Output()
 	if err != nil {
 		return err
@@ -174,10 +182,10 @@ func (s *stage) startGuard(ctx context.Context, t target, server int, policy str
 	config := s.path(t.name + ".yaml")
 	text := fmt.Sprintf(`listen: {tcp: ["127.0.0.1:%d"]}
 server:
-  "*": {host: 127.0.0.1, port: %d, sslmode: disable}
+  "*": {host: 127.0.0.1, port: %d, sslmode: disable, control: "host=127.0.0.1 port=%d user=%s dbname=postgres sslmode=disable"}
 admin: {listen: "127.0.0.1:%d", state: %s}
 policy: %s
-`, t.port, server, ports[1], state, policy)
+`, t.port, server, s.postgres.Port(), keeper, ports[1], state, policy)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
