@@ -34,7 +34,7 @@ const (
 	pruneInterval   = 10 * time.Minute       // between removals of what is too old
 	pruneAgain      = 200 * time.Millisecond // where more was too old than one transaction removes
 	pruneEntries    = 5000                   // removed in one transaction
-	tablesInEntry   = 64                     // longer lists are cut
+	tablesInEntry   = 64                     // of longer lists the rest is counted
 	textBytes       = 1024                   // longer texts are cut
 	defaultLimit    = 1000                   // entries that Query returns where the filter does not say
 	maxLimit        = 100_000                // entries that Query returns at most

@@ -32,7 +32,7 @@ type Entry struct {
 	Fingerprint uint64        `json:"fingerprint,omitempty,string"`
 	Class       string        `json:"class,omitempty"`
 	Statement   string        `json:"statement,omitempty"` // its kind: UPDATE, ALTER TABLE
-	Tables      []string      `json:"tables,omitempty"`    // schema-qualified where the text was; written ones
+	Tables      []string      `json:"tables,omitempty"`    // schema-qualified where the text was; written ones, the text's first and then what they lead to; the last may say how many more there are
 	Rows        int64         `json:"rows,omitempty"`      // from the command tag
 	Duration    time.Duration `json:"duration_ns,omitempty"`
 

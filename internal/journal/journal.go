@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,8 +140,8 @@ func (j *Journal) trim(e Entry) Entry {
 	if e.Time.IsZero() {
 		e.Time = j.cfg.Now()
 	}
-	if len(e.Tables) > tablesInEntry {
-		e.Tables = e.Tables[:tablesInEntry]
+	if more := len(e.Tables) - tablesInEntry; more > 0 {
+		e.Tables = append(slices.Clone(e.Tables[:tablesInEntry]), fmt.Sprintf("… and %d more", more))
 	}
 	for _, s := range []*string{&e.User, &e.Database, &e.Application, &e.Address, &e.Reason, &e.Detail} {
 		if len(*s) > textBytes {

@@ -93,6 +93,22 @@ func TestEntryComesBackAsItWasSubmitted(t *testing.T) {
 	}
 }
 
+// Of many tables the first are kept, and how many more there were.
+func TestManyTablesAreCounted(t *testing.T) {
+	j, _ := open(t, Config{})
+	e := full()
+	for n := range 70 {
+		e.Tables = append(e.Tables, fmt.Sprintf("part_%d", n))
+	}
+	if err := j.SubmitDurable(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	got := query(t, j, Filter{Table: "res_partner"})
+	if len(got) != 1 || len(got[0].Tables) != tablesInEntry+1 || got[0].Tables[tablesInEntry] != "… and 8 more" {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestDurableEntryIsOnDiskForOthersAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j, _ := open(t, Config{Path: path})
