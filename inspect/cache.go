@@ -183,8 +183,9 @@ func (c *cache) entries() int {
 // The estimated sizes of what a batch holds, in bytes.
 const (
 	batchBytes     = 96
-	statementBytes = 224
-	relationBytes  = 96
+	statementBytes = 248
+	relationBytes  = 104
+	callBytes      = 64
 	needsBytes     = 72
 	columnBytes    = 40 // a name, and its part of a list
 	settingBytes   = 64
@@ -207,6 +208,9 @@ func (s *Statement) sizeBytes() int {
 	n := statementBytes + len(s.Name) + len(s.Why)
 	for i := range s.Relations {
 		n += relationBytes + len(s.Relations[i].Schema) + len(s.Relations[i].Name) + s.Relations[i].Needs.sizeBytes()
+	}
+	for i := range s.Calls {
+		n += callBytes + len(s.Calls[i].Schema) + len(s.Calls[i].Name)
 	}
 	if s.Set != nil {
 		n += settingBytes + len(s.Set.Name) + len(s.Set.Value)

@@ -1,6 +1,9 @@
 package inspect
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Kind is the statement's name as PostgreSQL's command tag has it: "SELECT",
 // "UPDATE", "ALTER TABLE". Source: src/include/tcop/cmdtaglist.h.
@@ -122,6 +125,14 @@ type Relation struct {
 	Only         bool     // ONLY: not the tables that inherit from it
 	Needs        *Needs   // what a catalog can tell more about; nil where it cannot
 	Via          string   // what leads to it where the text does not name it: "view v"; "" where it does
+	Size         *Size    // of a table that is written or defined; nil where no catalog tells
+}
+
+// Size is how large a table was when VACUUM or ANALYZE last looked. It is for
+// people: nothing is decided by it.
+type Size struct {
+	Bytes int64 // with TOAST and partitions, without indexes
+	Rows  int64
 }
 
 // Needs is what the text leaves to a catalog. It is immutable.
@@ -177,6 +188,8 @@ type Statement struct {
 	// TRANSACTION asks for; Chain is COMMIT or ROLLBACK … AND CHAIN.
 	AsksReadWrite, AsksReadOnly, Chain bool
 
+	Calls []Call // of functions, and of operators that are not built in, as far as the text or what it leads to names them; no duplicates
+
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
 	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, or a relation's new name
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
@@ -209,6 +222,24 @@ func (s *Statement) WaitsFor(rel *Relation) bool {
 // its text shows: everything but Read, Session and Control.
 func (s *Statement) Writes() bool {
 	return s.Class == Unknown || s.Class == Write || s.Class == Define
+}
+
+// MayWrite reports whether the statement writes, or a catalog knows that a
+// function which it calls may.
+func (s *Statement) MayWrite() bool { return s.Writes() || s.calls(CallMissing, CallVolatile) }
+
+// CallsVolatile reports whether the statement calls a function that may write,
+// as far as anybody knows: a name that was not looked up may be such a
+// function's.
+func (s *Statement) CallsVolatile() bool { return s.calls(CallUnknown, CallMissing, CallVolatile) }
+
+func (s *Statement) calls(effects ...CallEffect) bool {
+	for i := range s.Calls {
+		if slices.Contains(effects, s.Calls[i].Effect) {
+			return true
+		}
+	}
+	return false
 }
 
 // Batch is what one Query or Parse message held: its statements in order, or

@@ -16,11 +16,25 @@ import (
 // takes a catalog to see.
 func (w *walker) funcCall(f *pg.FuncCall) {
 	w.st.Hidden |= hiddenBy(f.Funcname)
+	schema, name, _ := nameOf(f.Funcname)
+	w.call(schema, name)
 	w.nodes(f.Args)
 	w.nodes(f.AggOrder)
 	w.node(f.AggFilter)
 	if f.Over != nil {
 		w.message(f.Over.ProtoReflect())
+	}
+}
+
+// call notes a call. Harmless functions of pg_catalog are left out, for
+// nothing can take their place.
+func (w *walker) call(schema, name string) {
+	c := inspect.Call{Schema: schema, Name: name}
+	if (schema == "" || schema == "pg_catalog") && has(harmlessFunctions, name) {
+		c.Effect = inspect.CallBuiltIn
+	}
+	if schema != "pg_catalog" || c.Effect != inspect.CallBuiltIn {
+		w.st.AddCall(c)
 	}
 }
 
@@ -86,6 +100,8 @@ func (w *walker) operator(list []*pg.Node) {
 	}
 	if name, ok := builtinName(list); !ok || !isOperator(name) {
 		w.hide(inspect.HiddenFunction)
+		schema, name, _ := nameOf(list)
+		w.call(schema, name)
 	}
 }
 

@@ -228,11 +228,17 @@ func (r *reader) function(i int) {
 	if !r.at(i + 1).is("(") {
 		return
 	}
-	if r.at(i-1).is(".") && !r.at(i-2).is("pg_catalog") {
-		r.w.hide(inspect.HiddenFunction)
+	qualified := r.at(i - 1).is(".")
+	switch {
+	case qualified:
+		r.w.call(r.at(i-2).text, t.text)
+	case t.kind == lex.Word && has(callWords, t.text):
 		return
+	default:
+		r.w.call("", t.text)
 	}
-	if t.kind == lex.Word && has(callWords, t.text) {
+	if qualified && !r.at(i-2).is("pg_catalog") {
+		r.w.hide(inspect.HiddenFunction)
 		return
 	}
 	switch {
@@ -252,6 +258,7 @@ func (r *reader) operator(op string) {
 	}
 	if !isOperator(op) {
 		r.w.hide(inspect.HiddenFunction)
+		r.w.call("", op)
 	}
 }
 

@@ -62,6 +62,7 @@ func (r *reader) statement() inspect.Statement {
 	for i := range r.toks {
 		if k := r.toks[i].kind; k == lex.Bad || k == lex.UnicodeString {
 			r.w.hide(inspect.HiddenFunction) // whatever it is
+			r.w.call("", "")
 		}
 	}
 	if r.targets > maxTargets {
@@ -108,7 +109,7 @@ func (r *reader) explain() {
 		return
 	}
 	r.w.rels = inner.w.rels
-	r.w.st.Class, r.w.st.Hidden = st.Class, st.Hidden|inspect.HiddenExplain
+	r.w.st.Class, r.w.st.Hidden, r.w.st.Calls = st.Class, st.Hidden|inspect.HiddenExplain, st.Calls
 }
 
 // prepare is as dangerous as what it prepares.
@@ -125,7 +126,7 @@ func (r *reader) prepare() inspect.Statement {
 	return inspect.Statement{
 		Class: inspect.Worse(inspect.Session, st.Class), Kind: inspect.KindPrepare, Why: st.Why,
 		Relations: slices.Clone(st.Relations), Bound: st.Bound, Hidden: st.Hidden | inspect.HiddenPrepared,
-		Name: r.at(1).text, Prepared: &st,
+		Name: r.at(1).text, Prepared: &st, Calls: st.Calls,
 	}
 }
 

@@ -2,6 +2,7 @@ package pgquery
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"unicode/utf8"
 
@@ -28,6 +29,12 @@ func milder(tokens, tree *inspect.Statement) string {
 	for i := range tree.Relations {
 		if why := milderAbout(tokens, &tree.Relations[i]); why != "" {
 			return why
+		}
+	}
+	for _, c := range tree.Calls {
+		same := func(got inspect.Call) bool { return got.Name == "" || got.Name == c.Name }
+		if c.Effect != inspect.CallBuiltIn && !slices.ContainsFunc(tokens.Calls, same) {
+			return "the call of " + c.Name + " is not seen"
 		}
 	}
 	return ""

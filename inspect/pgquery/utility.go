@@ -328,7 +328,7 @@ func (w *walker) prepare(s *pg.PrepareStmt) {
 	w.rels.list = append(w.rels.list, st.Relations...)
 	w.st.Kind, w.st.Name, w.st.Prepared = inspect.KindPrepare, s.Name, &st
 	w.st.Class, w.st.Why = inspect.Worse(inspect.Session, st.Class), st.Why
-	w.st.Hidden = st.Hidden | inspect.HiddenPrepared
+	w.st.Hidden, w.st.Calls = st.Hidden|inspect.HiddenPrepared, st.Calls
 }
 
 // execute runs a statement that only the session knows. Its facts take the
