@@ -10,7 +10,7 @@ NEWEST = 18
 PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
-.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench microbench deps setup conformance conformance-fast evasion faults flips idle versions
+.PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench microbench deps setup conformance conformance-fast evasion catalog faults flips idle versions
 
 build:
 	go build -trimpath -o bin/ ./cmd/lockkeeper
@@ -62,6 +62,11 @@ faults: setup
 # minutes or more. Writes docs/evasion.md.
 evasion: setup
 	LOCKKEEPER_EVASION=1 go test -count=1 -timeout=60m -run '^TestEvasionTable$$' ./proxy
+
+# What a catalog of many tables costs to read and to keep; each has two indexes
+# and a foreign key.
+catalog: setup
+	LOCKKEEPER_CATALOG_TABLES=$(or $(TABLES),30000) go test -count=1 -v -timeout=60m -run '^TestManyRelations$$' ./inspect/catalog
 
 # Read-only switched on N times under 32 writers of every kind, some of them
 # killed and lockkeeper too, and what was committed behind the barrier looked

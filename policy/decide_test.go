@@ -68,6 +68,13 @@ func selectFrom(name string) inspect.Statement {
 	return statement(inspect.Read, inspect.KindSelect, rel(name, inspect.AccessRead, 0))
 }
 
+// calling is a SELECT that calls a function.
+func calling(effect inspect.CallEffect) inspect.Statement {
+	st := selectFrom("a")
+	st.Calls = []inspect.Call{{Name: "round", Effect: inspect.CallBuiltIn}, {Name: "f", Effect: effect}}
+	return st
+}
+
 func update(name string, bound inspect.Bound) inspect.Statement {
 	return statement(inspect.Write, inspect.KindUpdate, rel(name, inspect.AccessUpdate|inspect.AccessRead, bound))
 }
@@ -400,6 +407,7 @@ func TestMatch(t *testing.T) {
 		{"{classes: [control]}", []inspect.Statement{control(inspect.KindCommit)}, []inspect.Statement{selectFrom("a")}},
 		{"{classes: [write], tables: [a]}", []inspect.Statement{insertInto("a")}, []inspect.Statement{statement(inspect.Write, inspect.KindInsert, rel("b", inspect.AccessInsert, 0), rel("a", inspect.AccessRead, 0))}},
 		{"{bound: [none]}", []inspect.Statement{update("a", inspect.BoundNone)}, []inspect.Statement{update("a", inspect.BoundVacuous), selectFrom("a")}},
+		{"{calls: volatile}", []inspect.Statement{calling(inspect.CallVolatile), calling(inspect.CallMissing), calling(inspect.CallUnknown)}, []inspect.Statement{calling(inspect.CallStable), calling(inspect.CallBuiltIn), selectFrom("a")}},
 		{"{tables: [stock_*]}", []inspect.Statement{selectFrom("stock_move"), selectFrom("public.stock_move")}, []inspect.Statement{selectFrom("stocks"), selectFrom("pg_temp.stock_move")}},
 		{"{tables: [public.a]}", []inspect.Statement{selectFrom("a"), selectFrom("public.a")}, []inspect.Statement{selectFrom("other.a")}},
 		{"{tables: [a]}", []inspect.Statement{selectFrom("a"), selectFrom("public.a"), selectFrom("other.a")}, []inspect.Statement{selectFrom("b")}},

@@ -81,8 +81,15 @@ func explainStatement(s *inspect.Statement) ExplainedStatement {
 	for i := range s.Relations {
 		e.Facts = append(e.Facts, relationFact(&s.Relations[i]))
 	}
+	hidden := s.Hidden
+	for i := range s.Calls {
+		if fact := callFact(&s.Calls[i]); fact != "" {
+			e.Facts = append(e.Facts, fact)
+			hidden &^= inspect.HiddenFunction // that is said
+		}
+	}
 	for _, h := range hiddenWords {
-		if s.Hidden&h.bit != 0 {
+		if hidden&h.bit != 0 {
 			e.Facts = append(e.Facts, h.words)
 		}
 	}
@@ -99,7 +106,7 @@ func explainStatement(s *inspect.Statement) ExplainedStatement {
 }
 
 func relationFact(rel *inspect.Relation) string {
-	fact := "table " + tableName(rel)
+	fact := "table " + tableName(rel) + sizeWords(rel.Size)
 	if a := rel.Access.String(); a != "" {
 		fact += ": " + a
 	}
@@ -114,6 +121,41 @@ func relationFact(rel *inspect.Relation) string {
 	}
 	if rel.Rewrite {
 		fact += ", rewrites the table"
+	}
+	return fact
+}
+
+// callFact says what is known of a call; "" of one that nobody need ask about.
+func callFact(c *inspect.Call) string {
+	name := c.Name
+	if c.Schema != "" {
+		name = c.Schema + "." + name
+	}
+	fact := "calls " + quoted(name)
+	if c.Via != "" {
+		fact += " (through " + quotedPlain(c.Via) + ")"
+	}
+	switch c.Effect {
+	case inspect.CallUnknown:
+		fact += ": not known to be harmless"
+	case inspect.CallMissing:
+		fact += ": the catalog has no function of that name"
+	case inspect.CallVolatile:
+		fact += ": VOLATILE, it may write"
+	case inspect.CallStable:
+		fact += ": STABLE or IMMUTABLE"
+	case inspect.CallBuiltIn:
+		return ""
+	}
+	if c.More == nil {
+		return fact
+	}
+	fact += ", LANGUAGE " + c.More.Language
+	if c.More.Definer {
+		fact += ", SECURITY DEFINER"
+	}
+	for _, name := range c.More.Settings {
+		fact += ", SET " + name
 	}
 	return fact
 }

@@ -247,6 +247,7 @@ func (r *reader) match(n *yaml.Node, one *rule) {
 		{"classes", func(n *yaml.Node) { r.classes(n, one) }},
 		{"tables", func(n *yaml.Node) { r.matchTables(n, one) }},
 		{"bound", func(n *yaml.Node) { one.bounds = r.bounds(n) }},
+		{"calls", func(n *yaml.Node) { one.volatile = r.oneOf(n, "calls", "volatile", "any") == "volatile" }},
 	}
 	fields = append(fields, r.subjectFields(&one.subject)...)
 	fields = append(fields, field{"tags", func(n *yaml.Node) { one.subject.tags = r.someTexts(n, "tags") }})

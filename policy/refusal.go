@@ -143,7 +143,7 @@ func (r *rule) detail(s *inspect.Statement, rel *inspect.Relation) string {
 		seen = append(seen, "kind "+string(s.Kind))
 	}
 	if rel != nil {
-		table := "table " + tableName(rel)
+		table := "table " + tableName(rel) + sizeWords(rel.Size)
 		if r.critical {
 			table = "critical " + table
 		}

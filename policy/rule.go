@@ -77,6 +77,7 @@ type rule struct {
 	bounds   boundSet  // empty: any
 	tables   *tableSet // nil: any
 	critical bool      // tables are the policy's critical ones
+	volatile bool      // statements that call a function which may write, or which nobody knows
 	subject  subjectMatch
 
 	action   action
@@ -96,6 +97,7 @@ func (r *rule) matchesStatement(s *inspect.Statement, rel *inspect.Relation) boo
 	return r.classes.has(s.Class) &&
 		(r.kinds.empty() || r.kinds.matches(s, rel)) &&
 		(r.bounds == 0 || r.matchesBound(rel)) &&
+		(!r.volatile || s.CallsVolatile()) &&
 		(r.tables == nil || r.matchesTable(s, rel))
 }
 
@@ -136,6 +138,8 @@ func (r *rule) objection(s *inspect.Statement, rel *inspect.Relation, sub *Subje
 		return "its kinds do not include " + orElse(string(s.Kind), "what nobody can classify")
 	case r.bounds != 0 && !r.matchesBound(rel):
 		return "the bound is " + boundOf(rel)
+	case r.volatile && !s.CallsVolatile():
+		return "no function is called that may write"
 	case r.tables != nil && !r.matchesTable(s, rel):
 		return r.tableObjection(rel)
 	case !r.subject.matches(sub):

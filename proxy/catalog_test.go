@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"lockkeeper/internal/journal"
 	"lockkeeper/internal/pgtest"
 )
 
@@ -136,5 +138,66 @@ func TestLocksThatTheTextDoesNotName(t *testing.T) {
 		if got := strings.Join(p.query(sql), " "); !strings.Contains(got, "55P03") {
 			t.Errorf("%s: %s", sql, got)
 		}
+	}
+}
+
+// unseenWrites are what changes account_move where no text says so.
+const unseenWrites = `
+CREATE TABLE audit (n int);
+CREATE FUNCTION wipe() RETURNS bool LANGUAGE plpgsql AS 'BEGIN DELETE FROM account_move; RETURN true; END';
+CREATE FUNCTION close_one(which int) RETURNS void LANGUAGE sql AS 'UPDATE account_move SET state = ''closed'' WHERE id = which';
+CREATE FUNCTION clock() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN clock_timestamp(); END';
+CREATE FUNCTION steady() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN TRUNCATE account_move; RETURN NEW; END';
+CREATE TRIGGER t AFTER INSERT ON audit FOR EACH ROW EXECUTE FUNCTION fire();
+CREATE VIEW moves AS SELECT * FROM account_move;`
+
+// What functions change is refused as if the text said so, and is in the
+// journal like any other write, with the tables behind other names.
+func TestWhatFunctionsHide(t *testing.T) {
+	g := newGuard(t, catalogued)
+	g.pg.MustExec(t, g.db, unseenWrites)
+	p := g.knowingPeer()
+	for _, sql := range []string{"SELECT wipe()", "UPDATE other SET v = '' WHERE id = 1 AND wipe()", "INSERT INTO audit VALUES (1)", "COPY audit FROM STDIN"} {
+		if got := strings.Join(p.query(sql), " "); !strings.Contains(got, "23G01") {
+			t.Errorf("%s: %s", sql, got)
+		}
+	}
+	for _, sql := range []string{"SELECT close_one(1)", "SELECT clock()", "SELECT steady()", "UPDATE moves SET state = 'x' WHERE id = 2"} {
+		p.ok(sql)
+	}
+	p.send(&pgproto3.Parse{Query: "SELECT clock()"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+	p.until('Z')
+	var got []string
+	for _, e := range g.journal(journal.StatementEntry) {
+		got = append(got, strings.Join([]string{e.Class, e.Statement, strings.Join(e.Tables, "+"), e.Detail}, " "))
+	}
+	want := []string{
+		"write SELECT public.account_move calls close_one", "read SELECT  calls clock", "write UPDATE moves+public.account_move ", "read SELECT  calls clock",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("the journal has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for _, e := range g.journal(journal.RefusalEntry) {
+		if !slices.Contains(e.Tables, "public.account_move") {
+			t.Errorf("a refusal of %s is journalled with %v", e.Statement, e.Tables)
+		}
+	}
+}
+
+// A rule can be about statements that call functions which may write.
+func TestRulesAboutCalls(t *testing.T) {
+	g := newGuard(t, catalogued, func(s *setup) {
+		s.policy = "profile: odoo\nrules: [{name: no-volatile, match: {calls: volatile, classes: [read]}, action: refuse}]"
+	})
+	g.pg.MustExec(t, g.db, unseenWrites)
+	p := g.knowingPeer()
+	for _, sql := range []string{"SELECT clock()", "SELECT * FROM nobody()"} {
+		if got := strings.Join(p.query(sql), " "); !strings.Contains(got, "23G01") {
+			t.Errorf("%s: %s", sql, got)
+		}
+	}
+	for _, sql := range []string{"SELECT steady(), now()", "SELECT pg_advisory_lock(1)", "SELECT close_one(1)"} {
+		p.ok(sql)
 	}
 }

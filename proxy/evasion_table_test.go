@@ -49,12 +49,7 @@ var left = map[string]string{
 	"ub-gray-006":     "a list of all states there are: only the data say so",
 	"ub-gray-007":     "as many keys as a subselect of the table itself finds, up to its LIMIT",
 	"own-ub-072":      "a pattern that is a parameter: the text is planned for any",
-	"ub-indirect-003": "a function in the condition of another table's UPDATE writes",
-	"ub-indirect-010": "a trigger on another table writes",
-	"ub-indirect-014": "an operator's function writes",
-	"ub-indirect-015": "the default of another table's column writes",
 	"ub-indirect-016": "the check of a domain writes",
-	"ub-indirect-017": "a function in COPY's query writes",
 	"ub-indirect-018": "a foreign key cascades from another table",
 	"ub-indirect-019": "dblink writes over a connection of its own, which no count of this session sees",
 }

@@ -65,7 +65,7 @@ var heldAtLeast = map[string]int{
 	"must_block_as_unbounded hidden":    28,
 	"must_block_as_unbounded wrapped":   28,
 	"must_block_as_unbounded tautology": 30,
-	"must_block_as_unbounded indirect":  6,
+	"must_block_as_unbounded indirect":  11,
 	"must_block_as_unbounded gray":      1,
 	"must_block_in_readonly core":       13,
 	"must_block_in_readonly escape":     13,

@@ -105,7 +105,8 @@ func newGuard(t *testing.T, change ...func(*setup)) *guard {
 	}
 	if s.catalog {
 		g.catalogs = catalog.New(catalog.Config{
-			Databases: 4, Relations: 100_000, Poll: time.Hour, FirstWait: time.Minute, Logger: s.deps.Logger, Registerer: g.reg, Now: s.catalogNow,
+			Databases: 4, Relations: 100_000, Poll: time.Hour, FirstWait: time.Minute, Parse: pgquery.Parse,
+			Logger: s.deps.Logger, Registerer: g.reg, Now: s.catalogNow,
 		})
 		t.Cleanup(g.catalogs.Close)
 		s.deps.Catalogs = g.catalogs

@@ -39,7 +39,7 @@ type recorded struct {
 // of the clock and rows that differ between two direct runs (OIDs, random
 // numbers) are not compared, and of others their order is not: plans differ with statistics.
 func TestOdooStreamIsAnsweredAsDirectly(t *testing.T) {
-	g := newGuard(t)
+	g := newGuard(t, catalogued)
 	stream := openStream(t, "install")
 	lanes := []*lane{
 		newLane(t, g, g.pg.Addr()),

@@ -60,10 +60,10 @@ func views() []view {
 		{"ACTIVE_SOCKETS", socketColumns, func(k *client, _ context.Context) ([][]any, error) {
 			return slices.DeleteFunc(k.sockets(), func(row []any) bool { return row[4] != "active" }), nil
 		}},
-		{"CATALOGS", "server database sessions relations taken fresh error", func(k *client, _ context.Context) ([][]any, error) {
+		{"CATALOGS", "server database sessions relations taken fresh error functions", func(k *client, _ context.Context) ([][]any, error) {
 			var rows [][]any
 			for _, c := range k.c.deps.Control.Status().Catalogs {
-				rows = append(rows, []any{c.Server, c.Database, c.Sessions, c.Relations, c.Taken, c.Fresh, c.Error})
+				rows = append(rows, []any{c.Server, c.Database, c.Sessions, c.Relations, c.Taken, c.Fresh, c.Error, c.Functions})
 			}
 			return rows, nil
 		}},

@@ -116,7 +116,7 @@ func newApp(ctx context.Context, cfg *config, log *slog.Logger, pre *takeover.Pr
 func (a *app) makeCatalogs() {
 	l := &a.cfg.Limits
 	a.catalogs = catalog.New(catalog.Config{
-		Databases: l.CatalogDatabases, Relations: l.CatalogRelations, Poll: l.CatalogPoll, Logger: a.log, Registerer: a.registerer, Now: time.Now,
+		Databases: l.CatalogDatabases, Relations: l.CatalogRelations, Poll: l.CatalogPoll, Parse: pgquery.Parse, Logger: a.log, Registerer: a.registerer, Now: time.Now,
 	})
 	a.later("close the catalogs", func() error { a.catalogs.Close(); return nil })
 }

@@ -294,6 +294,10 @@ func bounds() []bound {
 		{"`limits.catalog_databases`", strconv.Itoa(l.CatalogDatabases), "statements in more databases are judged by the names in their text", "`lockkeeper_catalog_databases`, `lockkeeper_catalog_limit_total`"},
 		{"`limits.catalog_relations`", strconv.Itoa(l.CatalogRelations), "the catalog of a database with more is not kept, and its statements are judged by the names in their text", "`lockkeeper_catalog_relations`, `lockkeeper_catalog_looks_total`"},
 		{
+			"functions of a database", strconv.Itoa(catalog.MaxFunctions), "with more nothing is known of any: what calls do is judged by the text",
+			"`lockkeeper_catalog_functions`",
+		},
+		{
 			"relations that the catalog adds to one statement", strconv.Itoa(catalog.MaxDerived),
 			"the rest is left out, partitions first", "",
 		},

@@ -97,7 +97,7 @@ func openOn(t testing.TB, pg *pgtest.Server, schema string, change ...func(*cata
 		}
 	})
 	o.exec(schema)
-	cfg := catalog.Config{Databases: 2, Relations: 10_000, Poll: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(o.log, nil)), Now: time.Now}
+	cfg := catalog.Config{Databases: 2, Relations: 10_000, Poll: 100 * time.Millisecond, Parse: pgquery.Parse, Logger: slog.New(slog.NewTextHandler(o.log, nil)), Now: time.Now}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -19,10 +19,11 @@ import (
 
 // Config is what catalogs work with.
 type Config struct {
-	Databases  int           // kept at a time
-	Relations  int           // of one database: tables, views, indexes
-	Poll       time.Duration // how often is looked for changes that did not pass here
-	FirstWait  time.Duration // 0: FirstWait
+	Databases  int               // kept at a time
+	Relations  int               // of one database: tables, views, indexes
+	Poll       time.Duration     // how often is looked for changes that did not pass here
+	FirstWait  time.Duration     // 0: FirstWait
+	Parse      inspect.ParseFunc // for the sources of functions; may be nil, then they tell less
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // may be nil
 	Now        func() time.Time
@@ -187,6 +188,26 @@ func (c *Catalogs) Resolve(database string, b *inspect.Batch) (resolved *inspect
 	return b, "as in the text: no catalog of database " + database + " is kept, for nobody is in it, or its server has no control login"
 }
 
+// Look is Resolve without Catalogs: it reads the catalog of the database that a
+// connection string names, once, and says which that is. Of cfg it needs
+// Relations, Parse and Now.
+func Look(ctx context.Context, connString string, cfg *Config, b *inspect.Batch) (resolved *inspect.Batch, database, known string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	conn, err := connect(ctx, connString, "")
+	if err != nil {
+		return nil, "", "", err
+	}
+	defer func() { _ = conn.Close(ctx) }() // it is of no further use, whatever this says
+	now := cfg.Now()
+	snap, err := load(ctx, conn, &loading{limit: cfg.Relations, now: now, parse: cfg.Parse})
+	if err != nil {
+		return nil, "", "", errors.New(explain(err))
+	}
+	state := State{Database: conn.Config().Database, Relations: snap.Relations, Taken: now, Fresh: true}
+	return (&view{snap: snap, fresh: true}).resolve(b), state.Database, state.Words(cfg.Now()), nil
+}
+
 // Close ends every connection.
 func (c *Catalogs) Close() {
 	c.mu.Lock()
@@ -202,6 +223,7 @@ type State struct {
 	Database  string    `json:"database"`
 	Sessions  int       `json:"sessions"`
 	Relations int       `json:"relations"`
+	Functions int       `json:"functions"`      // names of user's functions and operators; 0, too, where there are too many
 	Taken     time.Time `json:"taken,omitzero"` // of the snapshot; zero where there is none
 	Fresh     bool      `json:"fresh"`          // it was compared with the database a moment ago
 	Error     string    `json:"error,omitempty"`
@@ -222,14 +244,17 @@ func (s State) Words(now time.Time) string {
 	return words
 }
 
-// connect opens lockkeeper's own connection to a database. Statements on it
-// are short and cannot write.
+// connect opens lockkeeper's own connection to a database; to the one that the
+// connection string names where database is "". Statements on it are short and
+// cannot write.
 func connect(ctx context.Context, control, database string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(control)
 	if err != nil {
 		return nil, errControl // the parser's error holds the string, with the password in it
 	}
-	cfg.Database = database
+	if database != "" {
+		cfg.Database = database
+	}
 	cfg.ConnectTimeout = connectTimeout
 	for name, value := range map[string]string{
 		"application_name": "lockkeeper catalog", "search_path": "pg_catalog", "default_transaction_read_only": "on",
@@ -239,12 +264,12 @@ func connect(ctx context.Context, control, database string) (*pgx.Conn, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect with the control login: %w", err)
+		return nil, fmt.Errorf("connect to read the catalogs: %w", err)
 	}
 	return conn, nil
 }
 
-var errControl = errors.New("the control login's connection string is not one that libpq would take")
+var errControl = errors.New("the connection string is not one that libpq would take")
 
 // explain says in words why a catalog was not read, and what to do.
 func explain(err error) string {

@@ -140,7 +140,11 @@ func (d *Database) look(ctx context.Context, due bool) error {
 		return nil
 	}
 	number := d.begun.Add(1)
-	snap, err := load(ctx, d.conn, d.c.cfg.Relations, begun)
+	o := loading{limit: d.c.cfg.Relations, now: begun, parse: d.c.cfg.Parse}
+	if v := d.view.Load(); v != nil {
+		o.before = v.snap
+	}
+	snap, err := load(ctx, d.conn, &o)
 	if err != nil {
 		return err
 	}
@@ -319,7 +323,7 @@ func (d *Database) state() State {
 	defer d.mu.Unlock()
 	s := State{Server: d.server, Database: d.name, Sessions: d.users, Error: d.failure}
 	if v := d.view.Load(); v != nil && v.snap != nil {
-		s.Relations, s.Taken, s.Fresh = v.snap.Relations, v.snap.Taken, v.fresh
+		s.Relations, s.Functions, s.Taken, s.Fresh = v.snap.Relations, len(v.snap.functions), v.snap.Taken, v.fresh
 	}
 	return s
 }

@@ -37,7 +37,12 @@ func newMetrics(reg prometheus.Registerer, c *Catalogs) *metrics {
 	reg.MustRegister(looks, m.refused, m.seconds,
 		gauge("databases", "Databases whose catalog is kept.", func(all []State) int { return len(all) }),
 		gauge("stale_databases", "Databases in use whose catalog is not there, or is not up to date: statements are judged by the names in their text.", stale),
-		gauge("relations", "Tables, views and indexes that are kept, of all databases.", relationsOf))
+		gauge("relations", "Tables, views and indexes that are kept, of all databases.", func(all []State) int {
+			return sum(all, func(s *State) int { return s.Relations })
+		}),
+		gauge("functions", "Names of users' functions and operators that are kept, of all databases.", func(all []State) int {
+			return sum(all, func(s *State) int { return s.Functions })
+		}))
 	return m
 }
 
@@ -51,10 +56,10 @@ func stale(all []State) int {
 	return n
 }
 
-func relationsOf(all []State) int {
+func sum(all []State, of func(*State) int) int {
 	n := 0
 	for i := range all {
-		n += all[i].Relations
+		n += of(&all[i])
 	}
 	return n
 }

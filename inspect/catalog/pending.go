@@ -81,6 +81,7 @@ func madeBy(st *inspect.Statement, owner *Session) []made {
 	var read []link
 	for _, r := range st.Relations {
 		switch {
+		case r.Via != "": // the text is what is made
 		case r.Access&inspect.AccessDefine != 0:
 			defined = append(defined, r)
 		case st.Kind == "CREATE RULE" && r.Access&inspect.AccessWrite == 0:

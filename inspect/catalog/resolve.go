@@ -29,6 +29,7 @@ const wholly = inspect.AccessRead | inspect.AccessWrite
 // resolver adds to one statement what its relations lead to.
 type resolver struct {
 	from  func(schema, name string) []*relation
+	snap  *Snapshot
 	st    *inspect.Statement
 	fresh bool // what makes a fact milder may be believed
 
@@ -37,7 +38,9 @@ type resolver struct {
 	seen    map[*relation]use  // what has been followed
 	later   []later            // partitions
 	changed bool
-	shallow bool // foreign keys are not followed
+	shallow bool           // foreign keys are not followed
+	called  []inspect.Call // of functions that may write, by what the text leads to
+	writes  bool           // a function was reached that changes a relation
 }
 
 // later is a partition that is followed when everything else was.
@@ -50,20 +53,17 @@ type later struct {
 // statement returns the statement with what its relations lead to; changed
 // says that it is another one.
 func (x *resolver) statement() (resolved inspect.Statement, changed bool) {
-	x.text = len(x.st.Relations)
-	for i := range x.st.Relations {
-		if len(x.from(x.st.Relations[i].Schema, x.st.Relations[i].Name)) > 0 {
-			x.begin()
-			break
-		}
-	}
-	if x.out == nil {
+	if !x.concerns() {
 		return *x.st, false
 	}
+	x.text = len(x.st.Relations)
+	x.out = slices.Clone(x.st.Relations)
+	x.seen = map[*relation]use{}
 	resolved = *x.st
 	for i := range x.text {
 		x.relation(i, &resolved)
 	}
+	x.calls(&resolved)
 	for len(x.later) > 0 {
 		next := x.later[0]
 		x.later = x.later[1:]
@@ -72,6 +72,13 @@ func (x *resolver) statement() (resolved inspect.Statement, changed bool) {
 	if !x.changed {
 		return *x.st, false
 	}
+	if x.writes {
+		resolved.Class = inspect.Worse(resolved.Class, inspect.Write)
+	}
+	resolved.Calls = resolved.Calls[:len(resolved.Calls):len(resolved.Calls)]
+	for _, c := range x.called {
+		resolved.AddCall(c)
+	}
 	resolved.Relations, resolved.Bound = x.out, inspect.NotApplicable
 	for i := range x.out {
 		resolved.Bound = inspect.Wider(resolved.Bound, x.out[i].Bound)
@@ -79,9 +86,10 @@ func (x *resolver) statement() (resolved inspect.Statement, changed bool) {
 	return resolved, true
 }
 
-func (x *resolver) begin() {
-	x.out = slices.Clone(x.st.Relations)
-	x.seen = map[*relation]use{}
+// concerns reports whether the catalog may have something to say of the
+// statement.
+func (x *resolver) concerns() bool {
+	return len(x.st.Calls) > 0 || slices.ContainsFunc(x.st.Relations, func(r inspect.Relation) bool { return len(x.from(r.Schema, r.Name)) > 0 })
 }
 
 // relation follows one relation of the text.
@@ -91,17 +99,36 @@ func (x *resolver) relation(i int, resolved *inspect.Statement) {
 		return
 	}
 	x.refine(&x.out[i], all)
+	x.measure(&x.out[i], all)
 	r := x.out[i]
 	u := use{access: r.Access &^ inspect.AccessRename, bound: r.Bound, lock: r.Lock, rewrite: r.Rewrite, only: r.Only}
 	if r.Needs != nil {
 		u.sets = r.Needs.Sets
 	}
 	for _, node := range all {
-		if node.triggers && r.Access&inspect.AccessWrite != 0 && resolved.Hidden&inspect.HiddenTrigger == 0 {
+		if node.fires(r.Access) && resolved.Hidden&inspect.HiddenTrigger == 0 {
 			resolved.Hidden |= inspect.HiddenTrigger
 			x.changed = true
 		}
 		x.follow(node, u)
+	}
+}
+
+// fires reports whether a use of the relation fires triggers of the user's.
+func (r *relation) fires(access inspect.Access) bool {
+	return slices.ContainsFunc(r.runs, func(x run) bool { return x.trigger && x.on&access != 0 })
+}
+
+// measure says how large a table is that is changed: the largest that is
+// meant.
+func (x *resolver) measure(r *inspect.Relation, all []*relation) {
+	if r.Access&(inspect.AccessWrite|inspect.AccessDefine) == 0 {
+		return
+	}
+	for _, node := range all {
+		if node.size != nil && (r.Size == nil || r.Size.Bytes < node.size.Bytes) {
+			r.Size, x.changed = node.size, true
+		}
 	}
 }
 
@@ -170,9 +197,11 @@ func (r *relation) isVacuous(alternatives [][]string) bool {
 
 // reach adds a relation that the text does not name, and follows it.
 func (x *resolver) reach(r *relation, u use, via string) {
-	x.add(inspect.Relation{
-		Schema: r.schema, Name: r.name, Access: u.access, Bound: u.bound, Lock: u.lock, Rewrite: u.rewrite, Via: via,
-	})
+	added := inspect.Relation{Schema: r.schema, Name: r.name, Access: u.access, Bound: u.bound, Lock: u.lock, Rewrite: u.rewrite, Via: via}
+	if u.access&(inspect.AccessWrite|inspect.AccessDefine) != 0 {
+		added.Size = r.size
+	}
+	x.add(added)
 	x.follow(r, u)
 }
 
@@ -218,6 +247,7 @@ func (x *resolver) follow(r *relation, u use) {
 		x.materialized(r)
 	}
 	x.rules(r, u)
+	x.runs(r, u)
 	x.cascades(r, u)
 	x.family(r, u)
 }
@@ -415,7 +445,7 @@ func (s *Snapshot) words(words []string) (more []string, opaque bool) {
 	if words == nil {
 		return nil, false
 	}
-	x := &resolver{st: &inspect.Statement{}, seen: map[*relation]use{}, shallow: true}
+	x := &resolver{from: s.named, snap: s, st: &inspect.Statement{}, seen: map[*relation]use{}, shallow: true}
 	all := use{access: wholly, bound: inspect.BoundNone}
 	follow := func(word string) {
 		for _, r := range append(s.byName[word][:len(s.byName[word]):len(s.byName[word])], s.folded[word]...) {

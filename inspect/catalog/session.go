@@ -39,10 +39,10 @@ func (s *Session) Ran(b *inspect.Batch) {
 	var more []made
 	for i := range b.Statements {
 		st := &b.Statements[i]
-		s.unseen = s.unseen || st.Class == inspect.Unknown
+		s.unseen = s.unseen || st.Class == inspect.Unknown && st.Why != whyUnresolved
 		more = append(more, madeBy(st, s)...)
 	}
-	if s.unseen = s.unseen || b.Why != ""; s.unseen {
+	if s.unseen = s.unseen || b.Why != "" && b.Why != whyUnresolved; s.unseen {
 		s.needs = 0
 	}
 	if len(more) > 0 {

@@ -4,6 +4,8 @@ package catalog
 import (
 	"strings"
 	"time"
+
+	"lockkeeper/inspect"
 )
 
 // Snapshot is what the catalogs of one database held at one moment. It is
@@ -16,7 +18,9 @@ type Snapshot struct {
 	folded map[string][]*relation // by the name in lower case, where that differs
 	byOID  map[uint32]*relation
 
-	functions map[string]*function // by name, folded to lower case; nil where there are too many to keep
+	functions map[string]*function // by name, folded to lower case, and by operator; nil where there are too many to keep
+	builtIns  map[string]struct{}  // names of pg_catalog's functions
+	sources   map[sourceKey]source // of the functions, for the next snapshot
 }
 
 // The kinds of relation, as in pg_class.relkind.
@@ -41,10 +45,11 @@ type relation struct {
 	references        []*relation
 	table             *relation // of an index
 
-	keys     []string // columns that are a unique key alone
-	notNull  []string
-	triggers bool     // of the user's
-	former   []former // names that it had in an earlier snapshot and that nothing else has now
+	keys    []string // columns that are a unique key alone
+	notNull []string
+	runs    []run    // the user's functions that its use runs
+	former  []former // names that it had in an earlier snapshot and that nothing else has now
+	size    *inspect.Size
 }
 
 type former struct{ schema, name string }
@@ -64,12 +69,6 @@ type foreignKey struct {
 	onDelete, onUpdate byte     // as pg_constraint.confdeltype: 'a', 'r', 'c' cascade, 'n' set null, 'd' set default
 	columns            []string // of the table that is referred to
 	byColumns          []string
-}
-
-// function is what is known of all functions of one name.
-type function struct {
-	mentions []string // names of relations that their source holds, those of functions it calls included
-	opaque   bool     // the source could not be read: it may mention anything
 }
 
 // named returns the relations that a name in a text may mean: in any schema,

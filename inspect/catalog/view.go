@@ -51,12 +51,13 @@ func (v *view) work(b *inspect.Batch) *inspect.Batch {
 	out, changed := *b, false
 	now := v // with what the text itself makes
 	for i := range b.Statements {
-		st, leads := (&resolver{from: now.named, st: &b.Statements[i], fresh: v.fresh}).statement()
+		st, leads := (&resolver{from: now.named, snap: v.snap, st: &b.Statements[i], fresh: v.fresh}).statement()
 		if leads && !changed {
 			out.Statements, changed = slices.Clone(b.Statements), true
 		}
 		if leads {
 			out.Statements[i] = st
+			out.Class = inspect.Worse(out.Class, st.Class)
 		}
 		if more := madeBy(&b.Statements[i], nil); len(more) > 0 && i+1 < len(b.Statements) {
 			now = &view{snap: v.snap, pending: now.pending.with(more)}

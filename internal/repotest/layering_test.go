@@ -20,7 +20,7 @@ var layers = []layer{
 	{"inspect/lex", nil},
 	{"inspect", []string{"inspect/lex", "internal/sqlstate"}},
 	{"inspect/pgquery", []string{"inspect", "inspect/lex"}},
-	{"inspect/catalog", []string{"inspect"}},
+	{"inspect/catalog", []string{"inspect", "inspect/lex"}},
 
 	{"policy", []string{"inspect", "policy/checks", "internal/sqlstate"}},
 	{"policy/checks", []string{"inspect", "internal/sqlstate"}},

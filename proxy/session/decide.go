@@ -29,9 +29,6 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 		s.tx.epoch = snap.Epoch
 		s.tx.since = now
 	}
-	if s.cfg.Catalog != nil {
-		b = s.cfg.Catalog.Resolve(b)
-	}
 	d := snap.Decide(&policy.Request{
 		Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now, Waited: s.waited(now), Pipelined: s.seg.open,
 	})
@@ -244,7 +241,8 @@ func worst(b *inspect.Batch) *inspect.Statement {
 	return w
 }
 
-// tables names the relations that a statement writes or defines.
+// tables names the relations that a statement writes or defines: the text's
+// first, then what they lead to.
 func tables(st *inspect.Statement) []string {
 	var out []string
 	for i := range st.Relations {

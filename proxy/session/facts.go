@@ -82,15 +82,24 @@ func ambiguous(text []byte) bool {
 	return false
 }
 
-// resolve replaces each EXECUTE in a batch by the facts of the statement that
-// was prepared under its name, in SQL or in the protocol.
+// resolve returns what a batch does where it is sent now: each EXECUTE in it is
+// replaced by what it runs, and its names by what they lead to in the database.
 func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
-	if !executes(b) {
-		return b, forward
+	if executes(b) {
+		if s.preparing() {
+			return nil, s.waitReplies()
+		}
+		b = s.executed(b)
 	}
-	if s.preparing() {
-		return nil, s.waitReplies()
+	if s.cfg.Catalog != nil {
+		b = s.cfg.Catalog.Resolve(b)
 	}
+	return b, forward
+}
+
+// executed replaces each EXECUTE in a batch by the facts of the statement that
+// was prepared under its name, in SQL or in the protocol.
+func (s *Session) executed(b *inspect.Batch) *inspect.Batch {
 	out := &inspect.Batch{Class: inspect.Read, Fingerprint: b.Fingerprint, NoPositions: b.NoPositions, Fleeting: true}
 	for _, st := range b.Statements {
 		if runsPrepared(&st) {
@@ -106,7 +115,7 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 		out.Class = inspect.Worse(out.Class, st.Class)
 		out.Statements = append(out.Statements, st)
 	}
-	return out, forward
+	return out
 }
 
 // executed returns the facts of an EXECUTE, alone or in another statement, of

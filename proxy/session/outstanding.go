@@ -59,8 +59,15 @@ func (r *reply) mayWrite() bool {
 	if r.batch == nil || r.flags&hideBody != 0 {
 		return false
 	}
-	c := r.batch.Class
-	return c == inspect.Unknown || c == inspect.Write || c == inspect.Define
+	if r.batch.Class == inspect.Unknown {
+		return true
+	}
+	for i := range r.batch.Statements {
+		if r.batch.Statements[i].MayWrite() {
+			return true
+		}
+	}
+	return false
 }
 
 // names reports whether the message gives or takes the name of a statement, or

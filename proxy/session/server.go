@@ -243,7 +243,7 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	}
 	st := &h.batch.Statements[n]
 	s.follow(st, tag, h.seq)
-	if st.Writes() {
+	if st.MayWrite() {
 		s.wrote(h, st, rows)
 	}
 }
@@ -257,7 +257,7 @@ func kindOfTag(tag string) inspect.Kind {
 // with RETURNING is done before the first of them. Source: PORTAL_ONE_RETURNING
 // in src/backend/tcop/pquery.c.
 func (s *Session) suspended(h *reply) {
-	if h.flags&hideBody == 0 && h.batch != nil && len(h.batch.Statements) == 1 && h.batch.Statements[0].Writes() {
+	if h.flags&hideBody == 0 && h.batch != nil && len(h.batch.Statements) == 1 && h.batch.Statements[0].MayWrite() {
 		s.wrote(h, &h.batch.Statements[0], 0)
 	}
 }
@@ -326,7 +326,7 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 	now := s.host.Now()
 	e := s.entry(journal.StatementEntry, nil)
 	e.Fingerprint, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
-	e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "ok", now.Sub(h.began)
+	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(h.began), callsWords(st)
 	if changesRows(st) {
 		e.Rows = rows
 		s.written += rows
@@ -340,6 +340,20 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 	}
 	s.Entries = append(s.Entries, e)
 	s.tx.journaled = true
+}
+
+// callsWords names the functions that a statement calls and that may write.
+func callsWords(st *inspect.Statement) string {
+	words := ""
+	for i := range st.Calls {
+		if c := &st.Calls[i]; c.Effect == inspect.CallVolatile || c.Effect == inspect.CallMissing {
+			words += ", " + c.Name
+		}
+	}
+	if words == "" {
+		return ""
+	}
+	return "calls " + words[2:]
 }
 
 // changesRows reports whether the number in a statement's command tag counts
@@ -602,7 +616,7 @@ func (s *Session) journalFailure(h *reply, code string) {
 	e := s.entry(journal.StatementEntry, h.batch)
 	if n := h.edit.theirs(h.part); n < len(h.batch.Statements) {
 		st := &h.batch.Statements[n]
-		if !st.Writes() {
+		if !st.MayWrite() {
 			return
 		}
 		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
