@@ -475,7 +475,7 @@ func newPolicyExplain(g *global) *cobra.Command {
 	var s subjectFlags
 	cmd := &cobra.Command{
 		Use: "explain SQL", Short: "Say what would become of a statement now, with what is in force", Args: cobra.ExactArgs(1),
-		Long:    "explain asks the running lockkeeper; \"lockkeeper explain\" needs none. SQL \"-\" reads standard input. It exits with 1 when the statement would be refused.",
+		Long:    "explain asks the running lockkeeper, with its catalogs of the databases in use; \"lockkeeper explain\" needs none. SQL \"-\" reads standard input. It exits with 1 when the statement would be refused.",
 		Example: "  lockkeeper policy explain --user integration \"update sale_order set note = 'x' where id = 1\"",
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
 			sql, err := argument(g.in, args[0])

@@ -10,8 +10,10 @@ import (
 
 	"lockkeeper/admin/api"
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
 	"lockkeeper/policy"
+	"lockkeeper/proxy"
 )
 
 // maxExplainedBytes bounds a statement that is read from standard input.
@@ -36,14 +38,19 @@ func (s *subjectFlags) add(cmd *cobra.Command) {
 
 func newExplain(g *global) *cobra.Command {
 	var s subjectFlags
-	var profile string
+	var profile, database string
 	cmd := &cobra.Command{
 		Use:   "explain SQL",
-		Short: "Say what would become of a statement, offline",
+		Short: "Say what would become of a statement, without a running lockkeeper",
 		Long: `explain inspects the statement as the proxy would and asks the policy of the configuration, or of --profile, what
-becomes of it and why. No server and no running lockkeeper is needed; "lockkeeper policy explain" asks a running one, with what is in
-force there. SQL "-" reads it from standard input. It exits with 1 when the statement would be refused.`,
+becomes of it and why. No running lockkeeper is needed; "lockkeeper policy explain" asks one, with what is in force there, and with its
+catalogs of the databases in use. SQL "-" reads it from standard input. It exits with 1 when the statement would be refused.
+
+Without --catalog names are taken as the text has them. With it they are looked up in a database: views, rules, partitions, foreign keys,
+triggers, functions and sizes count. Any login that may connect will do; the catalogs are read, once, and nothing else. A password belongs
+in PGPASSWORD or in the password file, not on the command line.`,
 		Example: `  lockkeeper explain "delete from account_move"
+  lockkeeper explain --catalog "host=db1 dbname=production user=lockkeeper" "select close_period()"
   lockkeeper explain -c lockkeeper.yaml --user etl "update sale_order set note = '' where true"
   lockkeeper explain --profile postgres - < migration.sql`,
 		Args: cobra.ExactArgs(1),
@@ -56,11 +63,18 @@ force there. SQL "-" reads it from standard input. It exits with 1 when the stat
 			if err != nil {
 				return err
 			}
-			e := explain(cmd.Context(), p, &s, sql)
+			if database != "" && !cmd.Flags().Changed("database") {
+				s.database = ""
+			}
+			e, err := explain(cmd.Context(), p, &s, sql, database)
+			if err != nil {
+				return err
+			}
 			return g.explained(&api.Explanation{Explanation: e, Text: e.Text()})
 		}),
 	}
 	s.add(cmd)
+	cmd.Flags().StringVar(&database, "catalog", "", "look names up in the database of this libpq connection string; it is --database, too, where that is not given")
 	cmd.Flags().StringVar(&profile, "profile", "", "the default policy of this profile: odoo or postgres (default: the configuration's policy, else odoo)")
 	return cmd
 }
@@ -105,16 +119,32 @@ func (g *global) offlinePolicy(profile string) (*policy.Policy, error) {
 	return p, err
 }
 
-func explain(ctx context.Context, p *policy.Policy, s *subjectFlags, sql string) policy.Explanation {
+// explain asks a policy about a text, whose names are looked up in the database
+// of a connection string; "" is none.
+func explain(ctx context.Context, p *policy.Policy, s *subjectFlags, sql, database string) (policy.Explanation, error) {
+	batch := inspect.NewInspector(inspect.Limits{}, pgquery.Parse, nil).Inspect(ctx, []byte(sql), inspect.Lexing{})
+	known := "as in the text; --catalog looks them up in a database"
+	if database != "" {
+		cfg := catalog.Config{Relations: proxy.Default().Limits.CatalogRelations, Parse: pgquery.Parse, Now: time.Now}
+		var name string
+		var err error
+		if batch, name, known, err = catalog.Look(ctx, database, &cfg, batch); err != nil {
+			return policy.Explanation{}, err
+		}
+		if s.database == "" {
+			s.database = name
+		}
+	}
 	sub := policy.Subject{User: s.user, Database: s.database, Application: s.application, Address: s.address, Tags: s.tags}
 	if len(sub.Tags) == 0 {
 		sub.Tags = p.Tags(&sub)
 	}
-	batch := inspect.NewInspector(inspect.Limits{}, pgquery.Parse, nil).Inspect(ctx, []byte(sql), inspect.Lexing{})
 	r := policy.Request{Subject: &sub, Batch: batch, Tx: policy.TxIdle, Now: time.Now()}
 	if s.inTransaction {
 		r.Tx, r.TxEpoch = policy.TxActive, 1
 	}
 	snap := policy.Snapshot{Epoch: 1, Policy: p}
-	return snap.Explain(&r)
+	e := snap.Explain(&r)
+	e.Names = known
+	return e, nil
 }
