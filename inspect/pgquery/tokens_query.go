@@ -13,7 +13,7 @@ func (r *reader) query(from int) {
 	for i := from; i < len(r.toks); i++ {
 		switch t := r.at(i); {
 		case t.kind == lex.Operator:
-			r.operator(t.text)
+			r.operator(i)
 		case t.kind == lex.QuotedWord:
 			r.function(i)
 		case t.kind == lex.Punct:
@@ -251,8 +251,18 @@ func (r *reader) function(i int) {
 	}
 }
 
-// operator records what is no built-in operator.
-func (r *reader) operator(op string) {
+// operator records what is no built-in operator, by its name or its schema:
+// OPERATOR(other.+), not other.*.
+func (r *reader) operator(i int) {
+	op, first := r.at(i).text, i
+	for r.at(first - 1).is(".") {
+		first -= 2
+	}
+	if first < i && !r.at(i-2).is("pg_catalog") && r.at(first-2).is("operator") {
+		r.w.hide(inspect.HiddenFunction)
+		r.w.call(r.at(i-2).text, op)
+		return
+	}
 	if op == "!=" || op == ":=" || op == "=>" || op == ".." || op == "*" {
 		return
 	}

@@ -186,3 +186,18 @@ func TestNewerGrammars(t *testing.T) {
 		}
 	}
 }
+
+// A row's columns are no operator's call, however they are written.
+func TestStarsAreNoCalls(t *testing.T) {
+	for text, want := range map[string]bool{
+		"SELECT t.*, other.t.*, 2 * 3 FROM t": false, "SELECT 1 OPERATOR(other.+) 2": true, "SELECT 1 OPERATOR(pg_catalog.*) 2": false, "SELECT 1 OPERATOR(other.*) 2": true,
+	} {
+		toks, _ := tokensOf(text)
+		r := reader{text: text, toks: toks}
+		st := r.statement()
+		if got := slices.ContainsFunc(st.Calls, func(c inspect.Call) bool { return c.Schema == "other" }); got != want {
+			t.Errorf("%s calls %+v", text, st.Calls)
+		}
+		compareFacts(t, text)
+	}
+}
