@@ -191,7 +191,7 @@ type Statement struct {
 	Calls []Call // of functions, and of operators that are not built in, as far as the text or what it leads to names them; no duplicates
 
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
-	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, or a relation's new name
+	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, a relation's new name, or schema.name of the procedure that CALL names
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
 
 	Why string // why the class is Unknown; "" otherwise

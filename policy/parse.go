@@ -214,6 +214,7 @@ func (r *reader) rule(n *yaml.Node) rule {
 		{"action", func(n *yaml.Node) {
 			one.action = parseAction(r.oneOf(n, "action", actionNames[1:]...))
 		}},
+		{"in_read_only", func(n *yaml.Node) { one.inReadOnly = r.boolean(n, "in_read_only") }},
 		{"throttle", func(n *yaml.Node) { one.throttle = r.throttle(n) }},
 		{"ddl", func(n *yaml.Node) { one.ddl = r.ddl(n) }},
 	})
@@ -227,8 +228,23 @@ func (r *reader) rule(n *yaml.Node) rule {
 		r.complain(n, "rule %q has no match: write match: with what it is about, or match: {} for every statement", one.name)
 	case one.action == noAction && one.throttle == nil && one.ddl == nil:
 		r.complain(n, "rule %q does nothing: give it action, throttle or ddl", one.name)
+	case one.action != allowIt && len(one.procedures) > 0:
+		r.complain(n, "rule %q has procedures: that is for action: allow, since a CALL need not say the schema", one.name)
+	case one.inReadOnly && !one.vouches():
+		r.complain(n, "rule %q has in_read_only: that is for action: allow and kinds: of do and call, without tables and bound", one.name)
 	}
 	return one
+}
+
+// vouches reports whether the rule is about nothing but DO and CALL, and allows
+// them whatever tables they mention.
+func (r *rule) vouches() bool {
+	for _, k := range r.kinds.tags {
+		if k != inspect.KindDo && k != inspect.KindCall {
+			return false
+		}
+	}
+	return r.action == allowIt && len(r.kinds.tags) > 0 && r.kinds.access == 0 && r.tables == nil && !r.critical && r.bounds == 0
 }
 
 func (r *reader) ruleName(n *yaml.Node) string {
@@ -248,6 +264,7 @@ func (r *reader) match(n *yaml.Node, one *rule) {
 		{"tables", func(n *yaml.Node) { r.matchTables(n, one) }},
 		{"bound", func(n *yaml.Node) { one.bounds = r.bounds(n) }},
 		{"calls", func(n *yaml.Node) { one.volatile = r.oneOf(n, "calls", "volatile", "any") == "volatile" }},
+		{"procedures", func(n *yaml.Node) { one.procedures = r.procedures(n) }},
 	}
 	fields = append(fields, r.subjectFields(&one.subject)...)
 	fields = append(fields, field{"tags", func(n *yaml.Node) { one.subject.tags = r.someTexts(n, "tags") }})
@@ -264,6 +281,19 @@ func (r *reader) kinds(n *yaml.Node, one *rule) {
 				"unknown kind %q: write insert, update, delete, truncate, merge, or a command tag as in alter table", s)
 		}
 	}
+}
+
+// procedures reads names of procedures. Each has its schema: which procedure a
+// bare name means depends on the search_path of whoever calls it.
+func (r *reader) procedures(n *yaml.Node) []string {
+	names := r.someTexts(n, "procedures")
+	for i, s := range names {
+		schema, name, _ := strings.Cut(s, ".")
+		if schema == "" || name == "" || strings.Contains(name, ".") || strings.ContainsAny(s, "\"'`*() \t\n") {
+			r.complain(n.Content[min(i, len(n.Content)-1)], "procedure %q: write schema.name, without quotes, arguments and patterns", s)
+		}
+	}
+	return names
 }
 
 func (r *reader) classes(n *yaml.Node, one *rule) {

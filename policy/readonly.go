@@ -122,11 +122,8 @@ func (s *Snapshot) applyReadOnly(r *Request, o *Obligations) *Refusal {
 		return nil
 	}
 	o.ReadOnly = true
-	if what, why := readOnlyObjection(r.Batch); why != "" {
-		return s.Policy.readOnlyRefusal(v.by, what, v.waited(r, why))
-	}
-	o.GateCommit = v.gated && commits(r.Batch)
-	return nil
+	o.GateCommit = (v.gated || r.TxOpaque) && commits(r.Batch)
+	return s.objects(r, &v)
 }
 
 // holds reports whether the request waits: it may write, has not waited for
@@ -159,26 +156,64 @@ func mayWrite(b *inspect.Batch) bool {
 	return false
 }
 
-// readOnlyObjection says what of a batch may change something in spite of a
-// read-only transaction, or would fail in it; "" when nothing does.
-func readOnlyObjection(b *inspect.Batch) (what, why string) {
-	if b.Why != "" {
-		return "unclassified text", "Nobody can tell what it would do: " + sentence(b.Why)
+// objects returns the refusal of a batch of which something may be changed in
+// spite of a read-only transaction, or that would fail in it; nil when nothing
+// may.
+func (s *Snapshot) objects(r *Request, v *readOnlyView) *Refusal {
+	if b := r.Batch; b.Why != "" {
+		return s.Policy.readOnlyRefusal(v.by, "unclassified text", v.waited(r, "Nobody can tell what it would do: "+sentence(b.Why)))
 	}
-	for i := range b.Statements {
-		if s := &b.Statements[i]; s.Class != inspect.Read || s.Hidden != 0 {
-			if why := statementObjection(s); why != "" {
-				return deed(s, worst(s)), why
-			}
+	for i := range r.Batch.Statements {
+		st := &r.Batch.Statements[i]
+		if st.Class == inspect.Read && st.Hidden == 0 {
+			continue
+		}
+		why := statementObjection(st)
+		if rule := s.vouches(r, st); rule != nil && !r.InBlock {
+			return s.Policy.blockRefusal(v.by, rule, deed(st, worst(st)))
+		} else if rule != nil {
+			why = effectObjection(st)
+		}
+		if why != "" {
+			return s.Policy.readOnlyRefusal(v.by, deed(st, worst(st)), v.waited(r, why))
 		}
 	}
-	return "", ""
+	return nil
 }
 
+// vouches returns the rule by which a DO or CALL may run in read-only; nil when
+// there is none. What was read from tokens alone nobody vouches for.
+//
+// It may run inside a transaction block only. There it cannot end the
+// transaction and begin another one, the transaction is READ ONLY and has a
+// snapshot, so that PostgreSQL does not make it READ WRITE, and COMMIT has to
+// pass through us. Sources: SPI_commit in src/backend/executor/spi.c and
+// check_transaction_read_only in src/backend/commands/variable.c.
+func (s *Snapshot) vouches(r *Request, st *inspect.Statement) *rule {
+	if st.Kind != inspect.KindDo && st.Kind != inspect.KindCall || r.Batch.FromTokens || s.find(ObserveMode, r.Subject, r.Now) != nil {
+		return nil
+	}
+	for i := range s.Policy.rules {
+		if one := &s.Policy.rules[i]; one.inReadOnly && one.enforce && one.matches(st, nil, r.Subject) {
+			return one
+		}
+	}
+	return nil
+}
+
+// statementObjection says why read-only refuses a statement; "" when it does
+// not.
 func statementObjection(s *inspect.Statement) string {
-	switch {
-	case s.Class == inspect.Unknown:
+	if s.Class == inspect.Unknown {
 		return "Nobody can tell what it would do."
+	}
+	return effectObjection(s)
+}
+
+// effectObjection is statementObjection as far as it is known what the
+// statement does.
+func effectObjection(s *inspect.Statement) string {
+	switch {
 	case s.Class == inspect.Write && !writesOnlyTemporary(s):
 		return "It is a write."
 	case s.Class == inspect.Define && !locksWeakly(s, inspect.AccessShare):

@@ -92,3 +92,79 @@ func TestSeveralReadOnlyContainments(t *testing.T) {
 		}
 	}
 }
+
+// A rule vouches for DO and CALL in a transaction block, and for nothing else.
+func TestARuleVouchesForCodeInReadOnly(t *testing.T) {
+	p, err := Parse([]byte(`
+profile: odoo
+unknown: refuse
+rules:
+  - {name: observed, enforce: false, match: {kinds: [do, call]}, action: allow, in_read_only: true}
+  - {name: by-name, match: {kinds: [call], procedures: [reports.refresh]}, action: allow, in_read_only: true}
+  - {name: by-user, match: {kinds: [do, call], users: [reports]}, action: allow, in_read_only: true}
+  - {name: elsewhere, match: {kinds: [do, call], databases: [prod]}, action: allow}
+`), "p.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(name string, h inspect.Hidden) *inspect.Batch {
+		s := hiding(statement(inspect.Unknown, inspect.KindCall), inspect.HiddenCall|h)
+		s.Name = name
+		return batch(s)
+	}
+	fromTokens := call("reports.refresh", 0)
+	fromTokens.FromTokens = true
+	reports := &Subject{User: "reports", Database: "prod"}
+	for _, tt := range []struct {
+		name  string
+		sub   *Subject
+		batch *inspect.Batch
+		want  string
+	}{
+		{"the procedure", odooWorker(), call("reports.refresh", 0), "allow by-name"},
+		{"its schema is not said", odooWorker(), call("", 0), "refuse read-only"},
+		{"another procedure", odooWorker(), call("reports.other", 0), "refuse read-only"},
+		{"read from tokens", odooWorker(), fromTokens, "refuse read-only"},
+		{"an argument with effects", odooWorker(), call("reports.refresh", inspect.HiddenServerSide), "refuse read-only"},
+		{"an argument that locks", odooWorker(), call("reports.refresh", inspect.HiddenRowLock), "refuse read-only"},
+		{"a write beside it", odooWorker(), batch(call("reports.refresh", 0).Statements[0], insertInto("x")), "refuse read-only"},
+		{"DO of somebody else", odooWorker(), do("begin"), "refuse read-only"},
+		{"the user's DO", reports, do("begin"), "allow by-user"},
+		{"the user's CALL", reports, call("", 0), "allow by-user"},
+		{"the user's write", reports, batch(insertInto("x")), "refuse read-only"},
+		{"the user's unclassified text", reports, inspect.NewUnknown("parser: syntax error", nil), "refuse read-only"},
+		{"EXECUTE of the unknown", reports, batch(statement(inspect.Unknown, inspect.KindExecute)), "refuse read-only"},
+	} {
+		r := &Request{Subject: tt.sub, Batch: tt.batch, Tx: TxActive, TxEpoch: 10, InBlock: true, Now: now}
+		s := &Snapshot{Epoch: 11, Policy: p, Containments: []Containment{readOnlySince(Finish, time.Time{})}}
+		d := s.Decide(r)
+		if got := verdictOf(&d); got != tt.want || d.Verdict == Allow && !d.Obligations.ReadOnly {
+			t.Errorf("%s: %s, want %s: %+v", tt.name, got, tt.want, d.Refusal)
+		}
+		r.InBlock = false
+		if d := s.Decide(r); d.Verdict != Refuse || d.Rule != CheckReadOnly {
+			t.Errorf("%s, outside a block: %s", tt.name, verdictOf(&d))
+		}
+		s.Containments = append(s.Containments, Containment{Kind: ObserveMode})
+		r.InBlock = true
+		if d := s.Decide(r); d.Verdict != Refuse {
+			t.Errorf("%s, in observe mode: %s", tt.name, verdictOf(&d))
+		}
+	}
+}
+
+// The COMMIT of a transaction that has run such code is gated, however old the
+// transaction is.
+func TestCodeGatesItsCommit(t *testing.T) {
+	s := contained(t, readOnlySince(Finish, time.Time{}))
+	for _, b := range []*inspect.Batch{batch(control(inspect.KindCommit)), batch(chained(inspect.KindCommit)), batch(control(inspect.KindCommit), control(inspect.KindBegin))} {
+		r := in(11, b)
+		if d := s.Decide(r); d.Obligations.GateCommit {
+			t.Errorf("%v: gated", b.Statements)
+		}
+		r.TxOpaque = true
+		if d := s.Decide(r); !d.Obligations.GateCommit || d.Verdict != Allow {
+			t.Errorf("%v: %s, not gated", b.Statements, verdictOf(&d))
+		}
+	}
+}

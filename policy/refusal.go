@@ -251,6 +251,14 @@ func (p *Policy) mixedRefusal(c *Containment) *Refusal {
 	return r
 }
 
+// blockRefusal is said to a DO or CALL that a rule lets run in read-only, outside
+// a transaction block.
+func (p *Policy) blockRefusal(c *Containment, by *rule, what string) *Refusal {
+	r := p.readOnlyRefusal(c, what, "Rule "+quoted(by.name)+" lets it run in a transaction block only: outside one it could commit, and write in its next transaction.")
+	r.Hint = "Send BEGIN before it and COMMIT behind it. " + c.end()
+	return r
+}
+
 // ServerReadOnlyRefusal is what the client receives in place of the server's
 // own 25006 where the transaction is read-only because of c. c is nil when it
 // was lifted in the meantime.
@@ -281,6 +289,15 @@ func (s *Snapshot) CommitRefusal(c *Containment) *Refusal {
 		Detail:   "The transaction began before read-only and has written. " + c.origin(),
 		Hint:     "Nothing of the transaction was kept. " + c.end(),
 	}
+}
+
+// OpaqueCommitRefusal is CommitRefusal for a transaction that was READ ONLY and
+// has a transaction id all the same, for it has run a DO or CALL that a rule let
+// run.
+func (s *Snapshot) OpaqueCommitRefusal(c *Containment) *Refusal {
+	r := s.CommitRefusal(c)
+	r.Detail = "A DO or CALL in it has done something that PostgreSQL lets through in a READ ONLY transaction, and that commits. " + c.origin()
+	return r
 }
 
 func (s *Snapshot) codes() codes {

@@ -36,6 +36,8 @@ type Request struct {
 	Now     time.Time // the decision's time
 
 	Waited    time.Duration // how long it has been held already
+	InBlock   bool          // a BEGIN has begun the open transaction, and nothing is owed: that is certain
+	TxOpaque  bool          // the open transaction has run, in read-only, what nobody can see into
 	Pipelined bool          // outside a transaction block, and something was sent since the last Sync: it cannot be held
 }
 

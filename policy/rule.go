@@ -80,9 +80,12 @@ type rule struct {
 	volatile bool      // statements that call a function which may write, or which nobody knows
 	subject  subjectMatch
 
-	action   action
-	throttle *throttle
-	ddl      *ddl
+	procedures []string // schema.name, which the CALL has to say; empty: any statement
+
+	action     action
+	inReadOnly bool // DO and CALL that it allows may run in read-only, too
+	throttle   *throttle
+	ddl        *ddl
 }
 
 // matches reports whether the rule matches what the statement does to one
@@ -96,6 +99,7 @@ func (r *rule) matches(s *inspect.Statement, rel *inspect.Relation, sub *Subject
 func (r *rule) matchesStatement(s *inspect.Statement, rel *inspect.Relation) bool {
 	return r.classes.has(s.Class) &&
 		(r.kinds.empty() || r.kinds.matches(s, rel)) &&
+		(len(r.procedures) == 0 || r.matchesProcedure(s)) &&
 		(r.bounds == 0 || r.matchesBound(rel)) &&
 		(!r.volatile || s.CallsVolatile()) &&
 		(r.tables == nil || r.matchesTable(s, rel))
@@ -103,6 +107,10 @@ func (r *rule) matchesStatement(s *inspect.Statement, rel *inspect.Relation) boo
 
 func (r *rule) matchesBound(rel *inspect.Relation) bool {
 	return rel != nil && rel.Access&inspect.AccessWrite != 0 && r.bounds.has(rel.Bound)
+}
+
+func (r *rule) matchesProcedure(s *inspect.Statement) bool {
+	return s.Kind == inspect.KindCall && slices.Contains(r.procedures, s.Name)
 }
 
 func (r *rule) matchesTable(s *inspect.Statement, rel *inspect.Relation) bool {
@@ -136,6 +144,8 @@ func (r *rule) objection(s *inspect.Statement, rel *inspect.Relation, sub *Subje
 		return "the class is " + s.Class.String()
 	case !r.kinds.empty() && !r.kinds.matches(s, rel):
 		return "its kinds do not include " + orElse(string(s.Kind), "what nobody can classify")
+	case len(r.procedures) > 0 && !r.matchesProcedure(s):
+		return "it is no CALL of one of its procedures that says the schema"
 	case r.bounds != 0 && !r.matchesBound(rel):
 		return "the bound is " + boundOf(rel)
 	case r.volatile && !s.CallsVolatile():
@@ -202,6 +212,9 @@ func (r *rule) effect() string {
 	var parts []string
 	if r.action != noAction {
 		parts = append(parts, r.action.String())
+	}
+	if r.inReadOnly {
+		parts = append(parts, "in read-only too, in a transaction block")
 	}
 	if r.throttle != nil {
 		parts = append(parts, "throttle to "+paceOf(&r.throttle.limit)+" by "+string(r.throttle.by))

@@ -169,6 +169,11 @@ func TestWrappedStatements(t *testing.T) {
 		{"CREATE MATERIALIZED VIEW v AS SELECT * FROM a", "define CREATE MATERIALIZED VIEW | v: define | a: read # create as"},
 		{"DO 'BEGIN END'", "unknown DO # block"},
 		{"CALL p(set_config('a', 'b', true))", "unknown CALL # call, function, settings"},
+		{"CALL reports.refresh(1)", "unknown CALL # call, name=reports.refresh"},
+		{`CALL "Reports"."re fresh"()`, "unknown CALL # call, name=Reports.re fresh"},
+		{`CALL "reports.refresh"()`, "unknown CALL # call"},
+		{`CALL "a.b".c()`, "unknown CALL # call"},
+		{"CALL db.reports.refresh()", "unknown CALL # call"},
 		{"SHOW lock_timeout", "read SHOW"},
 	})
 }

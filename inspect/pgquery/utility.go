@@ -275,11 +275,22 @@ func (w *walker) wrapper(n *pg.Node) bool {
 	case *pg.Node_CallStmt:
 		w.st.Class, w.st.Kind, w.st.Why = inspect.Unknown, inspect.KindCall, whyCall
 		w.hide(inspect.HiddenCall)
+		w.st.Name = procedureName(v.CallStmt.Funccall.GetFuncname())
 		w.nodes(v.CallStmt.Funccall.GetArgs())
 	default:
 		return false
 	}
 	return true
+}
+
+// procedureName returns schema.name where a CALL says both, and there is but one
+// way to read it; "" elsewhere.
+func procedureName(list []*pg.Node) string {
+	schema, name, ok := nameOf(list)
+	if !ok || len(list) != 2 || strings.Contains(schema+name, ".") {
+		return ""
+	}
+	return schema + "." + name
 }
 
 // explain runs its statement with ANALYZE, and plans it only without.

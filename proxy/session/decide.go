@@ -22,7 +22,8 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 	if s.head.refusal != nil {
 		return policy.Decision{Verdict: policy.Refuse, Rule: s.head.rule, Refusal: s.head.refusal}, forward
 	}
-	if !s.seg.open && s.out.Len() > 0 && snap.ReadOnlyFor(s.sub, now) != nil {
+	// In a pipeline it counts for DO and CALL alone whether a block is open.
+	if s.out.Len() > 0 && (!s.seg.open || b.Class == inspect.Unknown) && snap.ReadOnlyFor(s.sub, now) != nil {
 		return policy.Decision{}, s.waitReplies()
 	}
 	if s.settled() && s.status() == policy.TxIdle {
@@ -31,6 +32,7 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 	}
 	d := snap.Decide(&policy.Request{
 		Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now, Waited: s.waited(now), Pipelined: s.seg.open,
+		InBlock: s.out.Len() == 0 && s.tx.block && !s.tx.implicit, TxOpaque: s.tx.opaque,
 	})
 	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
 		return d, s.waitReplies() // the client first gets what it is owed
@@ -201,6 +203,7 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 	}
 	s.fingerprint = b.Fingerprint
 	if d.Verdict == policy.Allow {
+		s.tx.opaque = s.tx.opaque || d.Obligations.ReadOnly && b.Class == inspect.Unknown
 		return
 	}
 	s.Counts.Rules = append(s.Counts.Rules, RuleCount{d.Rule, false})

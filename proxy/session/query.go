@@ -255,7 +255,11 @@ func (s *Session) readOnlyRefusal() *policy.Refusal {
 // commitRefusal returns the words for a COMMIT under the read-only in force.
 func (s *Session) commitRefusal() *policy.Refusal {
 	snap := s.host.Snapshot()
-	if c := snap.ReadOnlyFor(s.sub, s.host.Now()); c != nil {
+	c := snap.ReadOnlyFor(s.sub, s.host.Now())
+	switch {
+	case c != nil && s.tx.opaque:
+		return snap.OpaqueCommitRefusal(c)
+	case c != nil:
 		return snap.CommitRefusal(c)
 	}
 	return s.readOnlyRefusal()

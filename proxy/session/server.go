@@ -379,7 +379,7 @@ func written(st *inspect.Statement) *inspect.Relation {
 // endTransaction notes how the open transaction ends.
 func (s *Session) endTransaction(rolledBack bool) {
 	s.tx.failed = rolledBack
-	s.tx.armed, s.tx.armedTop = false, false
+	s.tx.armed, s.tx.armedTop, s.tx.opaque = false, false, false
 	s.tx.epoch = 0 // what is pipelined behind it began nobody knows when
 	s.closeTransaction(outcomeOf(rolledBack))
 }
@@ -439,7 +439,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	s.copyIn, s.copyFail = false, nil
 	s.out.skipping = false // it may have been a Sync inside COPY data that ended it
 	if status == policy.TxIdle {
-		s.tx.armed, s.tx.armedTop, s.tx.lexing = false, false, false
+		s.tx.armed, s.tx.armedTop, s.tx.opaque, s.tx.lexing = false, false, false, false
 		if s.tx.journaled || was != policy.TxIdle {
 			s.closeTransaction(outcomeOf(s.tx.failed))
 		}

@@ -167,6 +167,7 @@ type transaction struct {
 	rows      int64
 	journaled bool // has statement entries
 	failed    bool // an error, or a ROLLBACK
+	opaque    bool // a rule has let a DO or CALL run in it under read-only: its COMMIT is gated
 
 	// PostgreSQL 18 does not end an implicit transaction at a Query that comes
 	// between an Execute and its Sync: the Sync after it commits both.
