@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -200,8 +198,11 @@ func TestWhatPgBouncerDoesDifferently(t *testing.T) {
 	pg.MustExec(t, "postgres", "create role guarded login password 'right'")
 	g := newGuard(t, func(s *setup) { s.pg = pg })
 	pooler := ""
-	if binary := pgBouncer118(t); binary != "" && os.Getenv("UPDATE_GOLDEN") != "" {
-		pooler = startPgBouncer(t, binary, pg)
+	if strings.HasPrefix(pgtest.BouncerVersion(t.Context()), "1.18.") && os.Getenv("UPDATE_GOLDEN") != "" {
+		pooler = pgtest.StartBouncer(t, pgtest.BouncerConfig{
+			Server: pg.Addr(), Users: map[string]string{"guarded": "right"},
+			HBA: []string{"host all guarded 127.0.0.1/32 scram-sha-256", "host all all 127.0.0.1/32 trust"},
+		}).Addr()
 	}
 	update := pooler != ""
 	text, err := os.ReadFile(differencesPage)
@@ -239,68 +240,4 @@ func cell(answer, db string) string {
 		return "nothing"
 	}
 	return answer
-}
-
-// pgBouncer118 returns the PgBouncer whose answers the page shows; "" if there
-// is none.
-func pgBouncer118(t *testing.T) string {
-	binary, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		return ""
-	}
-	version, err := exec.CommandContext(t.Context(), binary, "--version").Output()
-	if err != nil || !strings.HasPrefix(string(version), "PgBouncer 1.18.") {
-		return ""
-	}
-	return binary
-}
-
-// startPgBouncer starts one in front of a server, as its documentation would
-// have it: session pooling, everything else left as it is.
-func startPgBouncer(t *testing.T, binary string, pg *pgtest.Server) (addr string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
-	dir, err := os.MkdirTemp("", "lockkeeper-pgbouncer-") //nolint:usetesting // it runs as somebody who cannot enter t.TempDir
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	for name, content := range map[string]string{
-		"hba":   "host all guarded 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n",
-		"users": "\"guarded\" \"right\"\n\"" + pgtest.Superuser + "\" \"\"\n",
-		"ini": fmt.Sprintf("[databases]\n* = host=%s port=%d\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\nauth_type = hba\nauth_hba_file = %s/hba\nauth_file = %s/users\npool_mode = session\n",
-			pg.Host(), pg.Port(), port, dir, dir),
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"-q", filepath.Join(dir, "ini")}
-	if os.Getuid() == 0 {
-		args = append([]string{"-u", "nobody"}, args...)
-	}
-	cmd := exec.CommandContext(t.Context(), binary, args...)
-	var log lockedBuffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Wait() })
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
-	settle(t, "PgBouncer listens: "+log.String(), func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-	return addr
 }

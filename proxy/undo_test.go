@@ -1,10 +1,11 @@
 package proxy_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"lockkeeper/internal/pgtest"
 	"lockkeeper/policy"
@@ -134,16 +135,54 @@ func extended(sql string) string {
 // Nothing undoes read-only, in any protocol: each way out ends with an attempt
 // to write, and a COMMIT, and the tables are what they were.
 func TestNothingUndoesReadOnly(t *testing.T) {
-	pg := undoServer(t)
-	g := newGuard(t, func(s *setup) { s.pg = pg })
-	g.pg.MustExec(t, g.db, undoSchema)
+	g := undoGuard(t)
+	g.tryWaysOut("directly", g.addr, func(p *peer) *peer { return p })
+}
+
+// Nor does it through PgBouncer, whose connections were opened before read-only
+// began, with what earlier clients have left in them: the pool has one, and
+// whoever may come is a stranger to whom it belonged before.
+func TestNothingUndoesReadOnlyThroughPgBouncer(t *testing.T) {
+	g := undoGuard(t)
+	for _, mode := range []string{"transaction", "session"} {
+		settings := map[string]string{"pool_mode": mode, "default_pool_size": "1", "server_reset_query": ""} // what a client has set stays
+		if pgtest.BouncerVersion(t.Context()) >= "1.21" {
+			settings["max_prepared_statements"] = "0" // statements of the protocol stay, too
+		}
+		b := pgtest.StartBouncer(t, pgtest.BouncerConfig{Server: g.addr, Settings: settings})
+		g.tryWaysOut("PgBouncer, "+mode+" mode", b.Addr(), func(p *peer) *peer {
+			if p.status != 'I' {
+				return p
+			}
+			pid := p.value(whoAnswers)
+			if mode == "session" { // the connection is its own until it goes
+				p.end()
+			} else {
+				defer p.end()
+			}
+			stranger := newPeer(t, b.Addr(), "postgres", g.db)
+			if got := stranger.value(whoAnswers); got != pid {
+				t.Errorf("%s mode: process %s answered before read-only, and %s does now", mode, pid, got)
+			}
+			return stranger
+		})
+	}
+}
+
+const whoAnswers = "select pg_backend_pid()"
+
+// tryWaysOut tries each way out in each protocol, at an address; next says which
+// client goes on once read-only is in force.
+func (g *guard) tryWaysOut(where, addr string, next func(*peer) *peer) {
+	g.t.Helper()
 	const state = "select (select count(*) from bus_bus) || ' messages, ' || (select count(*) from res_partner where name = 'x') || ' partners, ' || (select count(*) from pg_db_role_setting) || ' settings'"
 	d := g.directPeer()
 	n := 0
 	for i, way := range waysOut {
 		for j, protocol := range []string{"simple", "extended", "pipelined"} {
 			write := []string{insert, "select writes()"}[(i+j)%2]
-			p := g.peer()
+			p := newPeer(g.t, addr, "postgres", g.db)
+			p.ok("discard all") // of a pooled connection
 			if way.ready != "" {
 				p.run("P ready " + way.ready + " ; S")
 			}
@@ -152,22 +191,31 @@ func TestNothingUndoesReadOnly(t *testing.T) {
 			}
 			before := d.value(state)
 			g.readOnly(policy.RefuseCommit, 0)
+			p = next(p)
 			got := wireProtocols[protocol](p, append(append([]string(nil), way.since...), write, "commit"))
 			if !strings.Contains(got, "E ") {
-				t.Errorf("%s, %s: %s: %s", way.name, protocol, write, got)
+				g.t.Errorf("%s: %s, %s: %s: %s", where, way.name, protocol, write, got)
 			}
 			if after := d.value(state); after != before {
-				t.Errorf("%s, %s: %s: the server had %s, and has %s: %s", way.name, protocol, write, before, after, got)
+				g.t.Errorf("%s: %s, %s: %s: the server had %s, and has %s: %s", where, way.name, protocol, write, before, after, got)
 			}
-			p.send(&pgproto3.Terminate{})
+			p.end()
 			g.contain()
 			n++
 		}
 	}
-	t.Logf("%d ways, %d attempts", len(waysOut), n)
+	g.t.Logf("%s: %d ways, %d attempts", where, len(waysOut), n)
 	if got := d.value("select count(*) from pg_prepared_xacts"); got != "0" {
-		t.Errorf("%s prepared transactions", got)
+		g.t.Errorf("%s: %s prepared transactions", where, got)
 	}
+}
+
+func undoGuard(t *testing.T) *guard {
+	t.Helper()
+	pg := undoServer(t)
+	g := newGuard(t, func(s *setup) { s.pg = pg })
+	g.pg.MustExec(t, g.db, undoSchema)
+	return g
 }
 
 // undoServer is a server on which two-phase commit works.
@@ -196,6 +244,36 @@ func TestNothingInTheStartupPacketUndoesReadOnly(t *testing.T) {
 		}
 	}
 	if n := g.pg.Value(t, g.db, "select count(*) from bus_bus"); n != "0" {
+		t.Errorf("%s rows", n)
+	}
+}
+
+// What PgBouncer itself sends, before a connection is given out and after it was
+// given back, is a client's as any other.
+func TestNothingThatPgBouncerSendsUndoesReadOnly(t *testing.T) {
+	g := undoGuard(t)
+	b := pgtest.StartBouncer(t, pgtest.BouncerConfig{Server: g.addr, Settings: map[string]string{
+		"pool_mode": "transaction", "server_reset_query_always": "1", "server_check_delay": "0", "query_wait_timeout": "3",
+		"server_check_query": "set default_transaction_read_only = off", "server_reset_query": "set session characteristics as transaction read write",
+	}})
+	write := func() error {
+		conn, err := pgconn.Connect(t.Context(), fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", b.Addr(), g.db))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close(t.Context()) }()
+		return conn.Exec(t.Context(), insert).Close()
+	}
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	g.readOnly(policy.RefuseCommit, 0)
+	for range 3 {
+		if err := write(); err == nil {
+			t.Error("a write went through")
+		}
+	}
+	if n := g.pg.Value(t, g.db, "select count(*) from bus_bus"); n != "1" {
 		t.Errorf("%s rows", n)
 	}
 }

@@ -3,20 +3,14 @@ package console
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"lockkeeper/internal/pgtest"
 	"lockkeeper/proxy"
 )
 
@@ -154,72 +148,17 @@ func ask(t *testing.T, conn *pgconn.PgConn, name string) (columns, first []strin
 	return columns, first
 }
 
-// startPgBouncer starts one that nobody may reach but this test, and logs in
-// to its console. It does not run as root.
+// startPgBouncer starts one and logs in to its console.
 func startPgBouncer(t *testing.T) (conn *pgconn.PgConn, version string) {
 	t.Helper()
-	exe, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		exe = "/usr/sbin/pgbouncer"
-	}
-	if _, err := os.Stat(exe); err != nil {
-		t.Skip("there is no PgBouncer here")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	b := pgtest.StartBouncer(t, pgtest.BouncerConfig{
+		Server: "127.0.0.1:1", Settings: map[string]string{"auth_type": "any", "admin_users": "admin"},
+	})
+	conn, err := pgconn.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=admin dbname=pgbouncer sslmode=disable", b.Port()))
 	if err != nil {
 		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	dir, err := os.MkdirTemp("", "pgbouncer-") //nolint:usetesting // the test's own folder is in one that only root may enter
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	ini := filepath.Join(dir, "pgbouncer.ini")
-	text := fmt.Sprintf("[databases]\n* = host=127.0.0.1 port=1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nauth_type = any\n"+
-		"admin_users = admin\nunix_socket_dir =\n", port)
-	if err := os.WriteFile(ini, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, ini)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: unprivileged(t, dir, ini)}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for {
-		conn, err = pgconn.Connect(ctx, fmt.Sprintf("host=127.0.0.1 port=%d user=admin dbname=pgbouncer sslmode=disable", port))
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	version, _, _ = strings.Cut(conn.ParameterStatus("server_version"), "/")
 	return conn, version
-}
-
-// unprivileged gives the files to nobody, where the test runs as root.
-func unprivileged(t *testing.T, files ...string) *syscall.Credential {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Skip("running as root, and there is no user nobody to run PgBouncer as")
-	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	for _, f := range files {
-		if err := os.Chown(f, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }

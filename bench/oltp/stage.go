@@ -30,7 +30,8 @@ func targetNames() []string { return []string{direct, pgbouncer, haproxy, poll, 
 type target struct {
 	name string
 	port int
-	cmd  *exec.Cmd // nil for PostgreSQL
+	pid  int          // 0 for PostgreSQL
+	stop func() error // nil for PostgreSQL
 }
 
 // stage is a throwaway PostgreSQL with the targets in front of it.
@@ -53,9 +54,6 @@ func setUp(ctx context.Context, o *options) (_ *stage, err error) {
 	if s.dir, err = os.MkdirTemp("", "lockkeeper-bench-"); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(s.dir, 0o755); err != nil { //nolint:gosec // PgBouncer runs as somebody else
-		return nil, err
-	}
 	s.pg, err = pgtest.Run(ctx, pgtest.Config{Settings: map[string]string{"max_connections": "200", "max_wal_size": "4GB", "checkpoint_timeout": "1h"}})
 	if err != nil {
 		return nil, err
@@ -64,30 +62,22 @@ func setUp(ctx context.Context, o *options) (_ *stage, err error) {
 	if out, err := s.command(ctx, "pgbench", s.targets[direct], "-i", "-q", "-s", strconv.Itoa(scale), "postgres").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("pgbench -i: %w\n%s", err, out)
 	}
-	start := map[string]func(context.Context, int) (*exec.Cmd, error){
-		pgbouncer: s.startBouncer,
-		haproxy:   s.startHAProxy,
-		poll: func(ctx context.Context, port int) (*exec.Cmd, error) {
-			return s.startGuard(ctx, o.program, "poll", port)
-		},
-		goroutines: func(ctx context.Context, port int) (*exec.Cmd, error) {
-			return s.startGuard(ctx, o.program, "goroutines", port)
-		},
+	start := map[string]func(context.Context) (*target, error){
+		pgbouncer:  s.startBouncer,
+		haproxy:    s.startHAProxy,
+		poll:       func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, "poll") },
+		goroutines: func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, "goroutines") },
 	}
 	for _, name := range o.targets {
 		if start[name] == nil {
 			continue
 		}
-		port, err := free(ctx)
-		if err != nil {
-			return nil, err
-		}
-		cmd, err := start[name](ctx, port)
+		t, err := start[name](ctx)
 		if err != nil {
 			return nil, fmt.Errorf("start %s: %w", name, err)
 		}
-		s.targets[name] = &target{name: name, port: port, cmd: cmd}
-		if err := s.answers(ctx, s.targets[name]); err != nil {
+		t.name, s.targets[name] = name, t
+		if err := s.answers(ctx, t); err != nil {
 			return nil, err
 		}
 	}
@@ -105,36 +95,22 @@ func (s *stage) command(ctx context.Context, program string, t *target, args ...
 	return cmd
 }
 
-func (s *stage) startBouncer(_ context.Context, port int) (*exec.Cmd, error) {
-	users, config := filepath.Join(s.dir, "users"), filepath.Join(s.dir, "pgbouncer.ini")
-	text := fmt.Sprintf(`[databases]
-* = host=127.0.0.1 port=%d
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
-auth_type = trust
-auth_file = %s
-pool_mode = session
-default_pool_size = 150
-max_client_conn = 500
-log_connections = 0
-log_disconnections = 0
-log_stats = 0
-`, s.pg.Port(), port, users)
-	err := errors.Join(os.WriteFile(users, []byte(`"`+pgtest.Superuser+`" ""`+"\n"), 0o644), //nolint:gosec // nothing secret
-		os.WriteFile(config, []byte(text), 0o644)) //nolint:gosec // read by another user
+// startBouncer starts PgBouncer in session mode, without logging.
+func (s *stage) startBouncer(ctx context.Context) (*target, error) {
+	b, err := pgtest.RunBouncer(ctx, pgtest.BouncerConfig{Server: s.pg.Addr(), Settings: map[string]string{
+		"default_pool_size": "150", "max_client_conn": "500", "log_connections": "0", "log_disconnections": "0", "log_stats": "0",
+	}})
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"-q", config}
-	if os.Geteuid() == 0 {
-		args = append([]string{"-u", "postgres"}, args...)
-	}
-	return s.start("pgbouncer", args...)
+	return &target{port: b.Port(), pid: b.PID(), stop: b.Close}, nil
 }
 
-func (s *stage) startHAProxy(_ context.Context, port int) (*exec.Cmd, error) {
+func (s *stage) startHAProxy(ctx context.Context) (*target, error) {
+	port, err := free(ctx)
+	if err != nil {
+		return nil, err
+	}
 	config := filepath.Join(s.dir, "haproxy.cfg")
 	text := fmt.Sprintf(`global
     nbthread 1
@@ -153,7 +129,7 @@ backend pg
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return s.start("haproxy", "-q", "-db", "-f", config)
+	return s.start(port, "haproxy", "-q", "-db", "-f", config)
 }
 
 // guardConfig has the full default policy of profile odoo, about the tables
@@ -166,7 +142,11 @@ policy: {profile: odoo, critical_tables: [pgbench_accounts, sale_order, account_
 engine: %s
 `
 
-func (s *stage) startGuard(ctx context.Context, program, engine string, port int) (*exec.Cmd, error) {
+func (s *stage) startGuard(ctx context.Context, program, engine string) (*target, error) {
+	port, err := free(ctx)
+	if err != nil {
+		return nil, err
+	}
 	admin, err := free(ctx)
 	if err != nil {
 		return nil, err
@@ -177,11 +157,11 @@ func (s *stage) startGuard(ctx context.Context, program, engine string, port int
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return s.start(program, "serve", "-c", config)
+	return s.start(port, program, "serve", "-c", config)
 }
 
 // start runs a program until tearDown; what it says goes to a file.
-func (s *stage) start(program string, args ...string) (*exec.Cmd, error) {
+func (s *stage) start(port int, program string, args ...string) (*target, error) {
 	log, err := os.CreateTemp(s.dir, filepath.Base(program)+"-*.log")
 	if err != nil {
 		return nil, err
@@ -189,7 +169,15 @@ func (s *stage) start(program string, args ...string) (*exec.Cmd, error) {
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(program, args...) //nolint:noctx // ended by tearDown
 	cmd.Stdout, cmd.Stderr = log, log
-	return cmd, cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop := func() error {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		return nil
+	}
+	return &target{port: port, pid: cmd.Process.Pid, stop: stop}, nil
 }
 
 // answers waits until a target logs clients in.
@@ -206,13 +194,12 @@ func (s *stage) answers(ctx context.Context, t *target) error {
 }
 
 func (s *stage) tearDown() error {
+	var errs []error
 	for _, t := range s.targets {
-		if t.cmd != nil {
-			_ = t.cmd.Process.Kill()
-			_ = t.cmd.Wait() // killed
+		if t.stop != nil {
+			errs = append(errs, t.stop())
 		}
 	}
-	var errs []error
 	if s.pg != nil {
 		errs = append(errs, s.pg.Close())
 	}

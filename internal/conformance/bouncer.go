@@ -5,16 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/exec"
+	"net"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"lockkeeper/internal/pgtest"
 )
@@ -50,74 +45,20 @@ func (s *stage) chains(ctx context.Context, mode string) ([]target, error) {
 
 // startBouncer starts PgBouncer in front of a port.
 func (s *stage) startBouncer(ctx context.Context, name, mode string, server int) (target, error) {
-	ports, err := freePorts(ctx, 1)
+	b, err := pgtest.RunBouncer(ctx, pgtest.BouncerConfig{Server: net.JoinHostPort("127.0.0.1", strconv.Itoa(server)), Settings: map[string]string{
+		"pool_mode": mode, "default_pool_size": "20", "max_client_conn": "200", "ignore_startup_parameters": "extra_float_digits",
+	}})
 	if err != nil {
 		return target{}, err
 	}
-	t := target{name: name, host: "127.0.0.1", port: ports[0]}
-	users, config := s.path(name+".users"), s.path(name+".ini")
-	text := fmt.Sprintf(`[databases]
-* = host=127.0.0.1 port=%d
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
-auth_type = trust
-auth_file = %s
-pool_mode = %s
-default_pool_size = 20
-max_client_conn = 200
-ignore_startup_parameters = extra_float_digits
-`, server, t.port, users, mode)
-	for path, content := range map[string]string{users: "\"postgres\" \"\"\n", config: text} {
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil { //nolint:gosec // it holds no secret, and another user reads it
-			return t, err
-		}
-	}
-	args := []string{"-q", config}
-	if os.Geteuid() == 0 {
-		args = append([]string{"-u", "nobody"}, args...)
-	}
-	log, err := os.Create(s.path(name + ".log"))
-	if err != nil {
-		return t, err
-	}
-	defer func() { _ = log.Close() }()
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "pgbouncer", args...)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, childAttributes()
-	if err := cmd.Start(); err != nil {
-		return t, err
-	}
-	s.bouncers = append(s.bouncers, cmd)
-	return t, answers(ctx, t)
-}
-
-// answers waits until a login through a target works.
-func answers(ctx context.Context, t target) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s dbname=postgres sslmode=disable", t.host, t.port, pgtest.Superuser))
-		if err == nil {
-			return conn.Close(ctx)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s does not answer: %w", t.name, err)
-		case <-tick.C:
-		}
-	}
+	s.bouncers = append(s.bouncers, b)
+	return target{name: name, host: "127.0.0.1", port: b.Port()}, nil
 }
 
 func (s *stage) stopBouncers() error {
 	var errs []error
-	for _, cmd := range s.bouncers {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			errs = append(errs, err)
-		}
-		_ = cmd.Wait() // its end is by our signal
+	for _, b := range s.bouncers {
+		errs = append(errs, b.Close())
 	}
 	return errors.Join(errs...)
 }

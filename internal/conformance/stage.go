@@ -50,7 +50,7 @@ type stage struct {
 	source   string // PostgreSQL's, configured; "" until it was fetched
 	postgres *pgtest.Server
 	guards   []*guard
-	bouncers []*exec.Cmd
+	bouncers []*pgtest.Bouncer
 	chained  map[string][]target // by PgBouncer's mode
 	last     []byte              // what the last program printed
 	kept     int                 // files of it, where everything is kept

@@ -171,20 +171,24 @@ func (s *Server) startOnPort(ctx context.Context) error {
 	}
 }
 
-func (s *Server) choosePort(ctx context.Context) error {
-	if s.config.Port != 0 {
-		s.port = s.config.Port
-		return nil
+func (s *Server) choosePort(ctx context.Context) (err error) {
+	if s.port = s.config.Port; s.port == 0 {
+		s.port, err = freePort(ctx)
 	}
+	return err
+}
+
+// freePort returns a port of 127.0.0.1 that nobody listens on.
+func freePort(ctx context.Context) (port int, err error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return fmt.Errorf("look for a free port: %w", err)
+		return 0, fmt.Errorf("look for a free port: %w", err)
 	}
 	if addr, ok := l.Addr().(*net.TCPAddr); ok {
-		s.port = addr.Port
+		port = addr.Port
 	}
-	return l.Close()
+	return port, l.Close()
 }
 
 func (s *Server) configure() error {

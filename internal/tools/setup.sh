@@ -2,7 +2,8 @@
 # Gets what the tests and the demo need besides Go: a C compiler (for
 # pg_query_go) and PostgreSQL's server binaries, and those of the major versions
 # that are given beside them. Does nothing when they are there; installs them
-# where it may; otherwise says exactly what is missing.
+# where it may; otherwise says exactly what is missing. PgBouncer is installed
+# where that is possible: tests that want one are skipped without it.
 set -euo pipefail
 here=$(dirname "$0")
 
@@ -32,6 +33,21 @@ fetch() {
 # Without npm the versions that are on this machine already have to do.
 has_npm() { command -v npm >/dev/null || fetch "$@" 2>/dev/null; }
 
+has_pgbouncer() { command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; }
+
+can_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
+
+install() {
+	echo "setup: installing $*"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q
+	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
+}
+
+if ! has_pgbouncer && ! { can_install && install pgbouncer; }; then
+	echo "setup: there is no PgBouncer (Debian: apt-get install pgbouncer): tests that want one are skipped" >&2
+fi
+
 missing=()
 has_compiler || missing+=(gcc libc6-dev)
 has_server || missing+=(postgresql)
@@ -41,10 +57,7 @@ if [ ${#missing[@]} -eq 0 ]; then
 	exit
 fi
 
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-	echo "setup: installing ${missing[*]}"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q
+if can_install; then
 	# No cluster is made or started: tests start servers of their own.
 	quiet=/etc/postgresql-common/createcluster.conf
 	if [ ! -e $quiet ]; then
@@ -52,7 +65,7 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 		echo 'create_main_cluster = false' >$quiet
 		trap 'rm -f "$quiet"' EXIT
 	fi
-	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}"
+	install "${missing[@]}"
 	if has_compiler && has_server && has_npm "$@"; then
 		fetch "$@"
 		exit
