@@ -7,7 +7,7 @@ SECONDS ?= 2
 # The newest PostgreSQL, whose protocol is newer than the others', and the tests
 # that show what it changes; "make versions" runs all of them on each version.
 NEWEST = 18
-PROTOCOL = Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
+PROTOCOL = Implicit|Scenarios|FirstBytes|Version|Grammar|Key|Cancel|ReadOnly|Refus|Bracket|DirectTLS|Standby
 ARGS ?=
 
 .PHONY: build check fmt lint test quick e2e demo fuzz golden docs bench microbench deps setup conformance conformance-fast evasion catalog faults flips idle versions

@@ -250,6 +250,10 @@ func (s *Session) retag(application string) {
 	for _, b := range s.behaviour {
 		sub.Tags = addTag(sub.Tags, b)
 	}
+	moved := s.sub != nil && (s.sub.Application != sub.Application || !slices.Equal(s.sub.Tags, sub.Tags))
+	if moved && !s.tx.armed && !s.seg.armed {
+		s.tx.epoch = 0 // what is open began as somebody else's
+	}
 	s.sub = &sub
 }
 
