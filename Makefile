@@ -70,7 +70,8 @@ catalog: setup
 
 # Read-only switched on N times under 32 writers of every kind, some of them
 # killed and lockkeeper too, and what was committed behind the barrier looked
-# for each time: a thousand take an hour. $LOCKKEEPER_PG_BIN chooses the server.
+# for each time: a thousand take an hour. $LOCKKEEPER_PG_BIN chooses the server:
+# LOCKKEEPER_PG_BIN=$(internal/tools/postgres.sh 18) make flips N=100
 N ?= 1000
 flips: setup
 	LOCKKEEPER_FLIPS=$(N) go test -v -count=1 -timeout=4h -run '^TestNothingIsCommittedBehindAnyFlip$$' ./internal/faults

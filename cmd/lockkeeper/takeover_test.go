@@ -491,6 +491,70 @@ func TestContainmentsCoverBothProcesses(t *testing.T) {
 	s.exec(after, "update sale_order set note = 'all'")
 }
 
+// What mode hold holds stays held when another lockkeeper takes over, and goes on
+// with it, is cancelled, or is refused as it would have been without; so does what
+// is held in both.
+func TestStatementsHeldDuringATakeover(t *testing.T) {
+	s := newSite(t)
+	s.serve()
+	heldIs := func(n int) func() bool {
+		return func() bool {
+			held := 0
+			for _, x := range s.sessions() {
+				if x.State == "held" {
+					held++
+				}
+			}
+			return held == n
+		}
+	}
+	write := func(c *pgx.Conn, id int) <-chan error {
+		result := make(chan error, 1)
+		go func() {
+			_, err := c.Exec(t.Context(), fmt.Sprintf("update sale_order set note = 'held' where id = %d", id))
+			result <- err
+		}()
+		return result
+	}
+	code := func(err error) string {
+		if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+			return e.Code
+		}
+		return fmt.Sprint(err)
+	}
+	lifted, cancelled, refused := s.connect(), s.connect(), s.connect()
+	s.must("mode", "hold", "--reason", "a takeover", "--max-hold", "1h")
+	first, second := write(lifted, 1), write(cancelled, 2)
+	s.eventually("two are held", heldIs(2))
+	s.serve("--takeover")
+	third := write(s.connect(), 3)
+	s.eventually("three are held, one of them by the successor", heldIs(3))
+	if err := cancelled.PgConn().CancelRequest(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := code(<-second); got != "57014" {
+		t.Errorf("the cancelled statement: %s", got)
+	}
+	s.eventually("two are held", heldIs(2))
+	s.must("mode", "normal", "--reason", "over")
+	if err := errors.Join(<-first, <-third); err != nil {
+		t.Errorf("lifted: %v", err)
+	}
+
+	s.must("mode", "hold", "--reason", "for long", "--max-hold", "1h")
+	fourth := write(refused, 4)
+	s.eventually("one is held", heldIs(1))
+	s.serve("--takeover") // the first of the three has it still
+	s.must("mode", "read-only", "--reason", "not over at all")
+	if got := code(<-fourth); got != "23G02" {
+		t.Errorf("read-only: %s", got)
+	}
+	s.must("mode", "normal", "--reason", "over")
+	if got := s.pg.Value(t, s.db, "select string_agg(id::text, ' ' order by id) from sale_order where note = 'held'"); got != "1 3" {
+		t.Errorf("rows %s were written, want 1 3", got)
+	}
+}
+
 // A read-only mode from before the takeover holds after it, for whoever came
 // before or after.
 func TestReadOnlyOutlivesATakeover(t *testing.T) {
