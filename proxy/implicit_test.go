@@ -36,6 +36,7 @@ func TestAPauseOfAnImplicitTransaction(t *testing.T) {
 		if got := p.run("S"); got != "Z I" {
 			t.Errorf("the Sync: %s", got)
 		}
+		p.run("Q set work_mem = '1MB'") // PostgreSQL 18 itself answers the first text behind such a Sync with XX000
 		p.send(pipeline("Q " + insert)...)
 		want := "E 57P03, Z I"
 		if hold > 0 {

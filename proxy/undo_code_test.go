@@ -88,7 +88,7 @@ func TestNothingThatARuleLetsRunUndoesReadOnly(t *testing.T) {
 	const state = "select concat((select count(*) from bus_bus), ' ', (select count(*) from res_partner where name = 'x'), ' ', (select count(*) from pg_db_role_setting), ' ', (select string_agg(relname || relfilenode, ' ' order by relname) from pg_class where relkind = 'r' and oid > 16383), ' ', (select count(*) from pg_largeobject_metadata))"
 	d := g.directPeer()
 	for i, way := range waysOutOfCode {
-		for j, protocol := range []string{"simple", "extended", "pipelined"} {
+		for j, protocol := range allProtocols {
 			write := [][]string{{insert, "commit"}, {"commit", insert}}[(i+j)%2]
 			p := g.peer()
 			for _, sql := range way.before {
@@ -113,7 +113,7 @@ func TestNothingThatARuleLetsRunUndoesReadOnly(t *testing.T) {
 func TestARuleLetsCodeRunInReadOnly(t *testing.T) {
 	g := newGuard(t, func(s *setup) { s.policy = vouched })
 	g.pg.MustExec(t, g.db, codeSchema)
-	for _, protocol := range []string{"simple", "extended", "pipelined"} {
+	for _, protocol := range allProtocols {
 		for _, code := range []string{"do $$begin perform 1 from res_partner; end$$", "call reads()"} {
 			p := g.peer()
 			g.readOnly(policy.RefuseCommit, 0)
