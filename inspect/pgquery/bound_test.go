@@ -110,7 +110,7 @@ func conditions() map[string][]string {
 			"id IN (SELECT y.b FROM m AS y(a, b))", "id NOT IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id WHERE o.id IS NULL)", "id - other = 0",
 			// With NULL these hold for more than one row.
 			"id = 1 OR (name = name) IS NOT TRUE", "id = 1 OR coalesce(name <> name, true)", "id = 1 OR NOT (name = name) IS TRUE", "id = 1 OR (name = name) IS UNKNOWN",
-			"id = 1 OR CASE WHEN name = name THEN false ELSE true END", "id = 1 OR (name LIKE '%') IS DISTINCT FROM true", "id = 1 OR (name IN (SELECT name FROM m)) IS NOT TRUE", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
+			"id = 1 OR CASE WHEN name = name THEN false ELSE true END", "CASE WHEN name IN (x, name) THEN id = 1 ELSE active END", "id = 1 OR (name LIKE '%') IS DISTINCT FROM true", "id = 1 OR (name IN (SELECT name FROM m)) IS NOT TRUE", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},
 	}

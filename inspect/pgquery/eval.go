@@ -128,10 +128,10 @@ func (e *rows) evalCase(c *pg.CaseExpr, not bool) outcome {
 		when := n.GetCaseWhen()
 		here := e.eval(when.GetExpr(), false)
 		o = either(o, both(rest, both(here, e.eval(when.GetResult(), not))))
-		switch v := e.values.fold(when.GetExpr()); {
-		case v.isTrue():
+		switch v, loose := e.values.foldLoosely(when.GetExpr()); {
+		case v.isTrue() && !loose:
 			return o
-		case !v.known():
+		case v.isTrue(), !v.known():
 			rest = both(rest, outcome{})
 		}
 	}
