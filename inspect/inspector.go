@@ -154,7 +154,7 @@ func (i *Inspector) inspect(ctx context.Context, text []byte, how Lexing) *Batch
 		return i.standard(ctx, text)
 	}
 	if how.Uncertain {
-		if why := i.costly(text); why != "" {
+		if why := i.gauge(how).add(text); why != "" {
 			return &Batch{Class: Unknown, Why: why, Costly: true}
 		}
 		return NewUnknown(ReasonLexing, nil)
@@ -223,7 +223,7 @@ func (i *Inspector) standard(ctx context.Context, text []byte) *Batch {
 
 // read is standard for a text of which nothing is known.
 func (i *Inspector) read(ctx context.Context, text []byte) *Batch {
-	if why := i.costly(text); why != "" {
+	if why := i.tooCostly(lex.CostOf(text)); why != "" {
 		return &Batch{Class: Unknown, Why: why, Costly: true}
 	}
 	short := text
@@ -246,11 +246,11 @@ func (i *Inspector) read(ctx context.Context, text []byte) *Batch {
 	return b
 }
 
-// costly says why the text would keep whoever reads it busy; "" if it would
-// not. Time is what is limited: 20 kB of nested comments cost the server's
-// lexer four seconds, and it hears no signal meanwhile.
-func (i *Inspector) costly(text []byte) (why string) {
-	switch cost := lex.CostOf(text); {
+// tooCostly says why a text of that cost would keep whoever reads it busy; ""
+// if it would not. Time is what is limited: 20 kB of nested comments cost the
+// server's lexer four seconds, and it hears no signal meanwhile.
+func (i *Inspector) tooCostly(cost lex.Cost) (why string) {
+	switch {
 	case cost.Nesting > i.limits.CommentNesting:
 		return ReasonNesting
 	case cost.Rescans > maxRescans:

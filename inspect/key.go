@@ -74,7 +74,7 @@ func (ks *keys) put(k *key, list int) {
 func (k *key) read(i *Inspector, text []byte) {
 	k.why = k.shape.Read(text)
 	if k.why == lex.Shaped && bytes.IndexByte(text, '\\') >= 0 && (len(text) > quickBytes || bytes.Contains(text, []byte("/*"))) &&
-		i.costly(text) != "" {
+		i.tooCostly(lex.CostOf(text)) != "" {
 		// Read with escapes, what is a literal here may be a costly comment.
 		k.why = lex.Uncertain
 	}

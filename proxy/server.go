@@ -553,8 +553,9 @@ type host struct{ s *Server }
 func (h host) Lookup(text []byte, lex inspect.Lexing) *inspect.Batch {
 	return h.s.deps.Inspector.Lookup(text, lex)
 }
-func (h host) Snapshot() *policy.Snapshot { return h.s.deps.Decider.Current() }
-func (h host) Now() time.Time             { return h.s.deps.Now() }
+func (h host) Gauge(lex inspect.Lexing) *inspect.Gauge { return h.s.deps.Inspector.Gauge(lex) }
+func (h host) Snapshot() *policy.Snapshot              { return h.s.deps.Decider.Current() }
+func (h host) Now() time.Time                          { return h.s.deps.Now() }
 func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
 	return h.s.pacer.wait(limits, now)
 }

@@ -43,16 +43,8 @@ type Lexer struct {
 	Text          []byte
 	EscapeStrings bool // standard_conforming_strings is off
 
-	// Nesting is the depth of the most deeply nested comment so far.
-	Nesting int
-	// Rescans is how many bytes the server's lexer has read again so far: it
-	// reads a run of operator characters to its end, and again from behind
-	// each token or comment mark that it finds in the run.
-	Rescans int
-
-	pos    int
-	runEnd int  // of the run of operator characters around pos, where one has been measured
-	part   part // likewise
+	pos  int
+	part part // the run of operator characters around pos, where one has been measured
 }
 
 // Next returns the next token; EOF at the end, and again thereafter.
@@ -161,9 +153,7 @@ func (l *Lexer) comment() {
 	for l.pos < len(l.Text) {
 		switch {
 		case l.Text[l.pos] == '/' && l.at(l.pos+1) == '*':
-			l.rescan()
 			depth++
-			l.Nesting = max(l.Nesting, depth)
 			l.pos += 2
 		case l.Text[l.pos] == '*' && l.at(l.pos+1) == '/':
 			depth--
@@ -176,18 +166,6 @@ func (l *Lexer) comment() {
 		}
 	}
 	l.pos = len(l.Text)
-}
-
-// rescan counts what the server's lexer reads to the end of the run of
-// operator characters at pos, before it goes back to behind the first token.
-func (l *Lexer) rescan() {
-	if l.runEnd <= l.pos {
-		l.runEnd = l.pos
-		for l.runEnd < len(l.Text) && classes[l.Text[l.runEnd]] == operatorClass {
-			l.runEnd++
-		}
-	}
-	l.Rescans += l.runEnd - l.pos
 }
 
 // word passes over a name or keyword, or what begins like one: E'…', U&"…".
@@ -344,9 +322,6 @@ func (l *Lexer) dollar() Kind {
 func (l *Lexer) operator() Kind {
 	if l.pos >= l.part.end {
 		l.measure()
-	}
-	if l.pos+1 < l.part.end || l.pos+1 < len(l.Text) && classes[l.Text[l.pos+1]] == operatorClass {
-		l.rescan()
 	}
 	switch {
 	case l.part.special >= l.pos:

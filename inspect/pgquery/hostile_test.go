@@ -2,6 +2,7 @@ package pgquery
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"sort"
@@ -44,9 +45,9 @@ func runChild(t *testing.T, stack int) (output string, err error) {
 	return string(out), err
 }
 
-// TestNoTextEndsTheProcess gives the parser every production, in a process with
-// small stacks: twice as deep as is allowed there without a look at the limit, and
-// by the way that texts go.
+// TestNoTextEndsTheProcess gives the parser every production, and some put
+// together at random, in a process with small stacks: twice as deep as is allowed
+// there without a look at the limit, and by the way that texts go.
 func TestNoTextEndsTheProcess(t *testing.T) {
 	if os.Getenv(inChild) != "" {
 		parseProductions(t)
@@ -73,6 +74,16 @@ func parseProductions(t *testing.T) {
 		text := p.text(p.deepest(2 * allowed))
 		if _, err := pg.Parse(text); err == nil && loadOf(text).levels > allowed && Parse(text).Class != inspect.Unknown {
 			t.Errorf("%s: deeper than is allowed here, and parsed", p.name)
+		}
+	}
+	random := rand.New(rand.NewPCG(7, 8))
+	for range 300 {
+		choices := randomChoices(random)
+		text := "DELETE FROM t WHERE " + expression(choices)
+		if levels := loadOf(text).levels; levels > allowed/2 && levels <= 2*allowed {
+			fmt.Println("together:", choices)
+			_, _ = pg.Parse(text)
+			Parse(text)
 		}
 	}
 }

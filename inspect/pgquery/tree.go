@@ -27,6 +27,7 @@ type search struct {
 const (
 	conditionCost = 16 // a condition's evaluation
 	queryCost     = 32 // a look into a subselect or WITH query
+	messageCost   = 15 // a message that is walked by reflection, field by field
 )
 
 // exhausted counts visits and reports whether there were too many.
@@ -73,6 +74,7 @@ func (s *search) list(list []*pg.Node, yes func(*pg.Node) bool) bool {
 }
 
 func (s *search) message(m protoreflect.Message, yes func(*pg.Node) bool) (found bool) {
+	s.visits += messageCost
 	inner := func(m protoreflect.Message) bool {
 		if n, ok := m.Interface().(*pg.Node); ok {
 			return s.node(n, yes)

@@ -31,6 +31,9 @@ func (s *Session) FromClient(b []byte) (n int) {
 		if st.pass > 0 {
 			k := min(st.pass, len(b)-n)
 			if !st.drop {
+				if !s.bearable(b[n : n+k]) {
+					return len(b)
+				}
 				s.ToServer.Forward(b[n : n+k])
 			}
 			st.pass -= k
@@ -54,6 +57,9 @@ func (s *Session) FromClient(b []byte) (n int) {
 		owed := s.out.Len() > 0
 		switch s.fromClient(m, size) {
 		case forward:
+			if s.long = s.head.long; s.long != nil && !s.bearable(textOf(m)) {
+				return len(b)
+			}
 			s.ToServer.Forward(m)
 			st.pass, st.drop = size-len(m), false
 		case discard:

@@ -19,22 +19,22 @@ func (s *Session) facts(text []byte, whole bool) (*inspect.Batch, action) {
 			return b, forward
 		}
 	}
+	how := s.lexing
+	if s.lexingUncertain() && (!whole || ambiguous(text)) {
+		if !s.seg.lexing {
+			return nil, s.waitReplies()
+		}
+		how.Uncertain = true // they may have changed in this pipeline
+	}
 	if !whole {
-		s.head.batch = inspect.NewUnknown("longer than limits.statement_bytes", nil)
+		s.head.batch, s.head.long = inspect.NewUnknown("longer than limits.statement_bytes", nil), s.host.Gauge(how)
 		return s.head.batch, forward
 	}
-	if s.lexingUncertain() && ambiguous(text) {
-		if s.seg.lexing {
-			s.head.batch = inspect.NewUnknown("settings that change how text is read may have changed in this pipeline", nil)
-			return s.head.batch, forward
-		}
-		return nil, s.waitReplies()
-	}
-	if b := s.host.Lookup(text, s.lexing); b != nil {
+	if b := s.host.Lookup(text, how); b != nil {
 		s.head.batch = b
 		return b, forward
 	}
-	s.head.asked, s.head.wait = text, waitInspection
+	s.head.asked, s.head.lexing, s.head.wait = text, how, waitInspection
 	return nil, block
 }
 

@@ -36,8 +36,9 @@ func (h *open) Lookup(text []byte, _ inspect.Lexing) *inspect.Batch {
 	}
 	return h.batch(text)
 }
-func (h *open) Snapshot() *policy.Snapshot { return h.snap }
-func (h *open) Now() time.Time             { return time.Unix(1, 0) }
+func (h *open) Gauge(how inspect.Lexing) *inspect.Gauge { return gauges.Gauge(how) }
+func (h *open) Snapshot() *policy.Snapshot              { return h.snap }
+func (h *open) Now() time.Time                          { return time.Unix(1, 0) }
 
 var openSnapshot = sync.OnceValues(func() (*policy.Snapshot, error) {
 	p, err := policy.Parse([]byte("profile: postgres\n"), "test")

@@ -17,6 +17,8 @@ import (
 type Host interface {
 	// Lookup returns the facts about a text if they are at hand, else nil.
 	Lookup(text []byte, lex inspect.Lexing) *inspect.Batch
+	// Gauge returns a gauge for a text that is too long to be collected.
+	Gauge(lex inspect.Lexing) *inspect.Gauge
 	// Snapshot returns what is in force.
 	Snapshot() *policy.Snapshot
 	// Throttle reports how long a statement has to wait now.
@@ -70,7 +72,8 @@ type Session struct {
 	tx   transaction
 	work working
 	auth authentication
-	dir  [2]stream // client, server
+	dir  [2]stream      // client, server
+	long *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
 
 	copyIn   bool            // the server reads COPY data
 	copyFail *policy.Refusal // CopyFail was sent in place of CopyDone
@@ -112,7 +115,9 @@ type Session struct {
 type head struct {
 	wait    wait
 	asked   []byte         // text to be inspected
+	lexing  inspect.Lexing // how it is read
 	batch   *inspect.Batch // the answer
+	long    *inspect.Gauge // of a text that cannot be inspected
 	stage   stage
 	began   time.Time       // of the wait
 	cause   string          // of a hold, for metrics
@@ -288,7 +293,7 @@ func (s *Session) Closing() string { return s.closing }
 
 // Ask returns a text that has to be inspected before the client can be heard
 // again; nil when there is none. It aliases the client's buffer.
-func (s *Session) Ask() ([]byte, inspect.Lexing) { return s.head.asked, s.lexing }
+func (s *Session) Ask() ([]byte, inspect.Lexing) { return s.head.asked, s.head.lexing }
 
 // Inspected is the answer to Ask. The engine offers the client's bytes again.
 func (s *Session) Inspected(b *inspect.Batch) {
