@@ -13,9 +13,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lockkeeper/inspect"
+	"lockkeeper/inspect/pgquery"
 	"lockkeeper/internal/journal"
 	"lockkeeper/internal/pgtest"
+	"lockkeeper/policy"
 	"lockkeeper/proxy/wire"
 )
 
@@ -31,6 +37,7 @@ type recorded struct {
 	Session string `json:"session"`
 	SQL     string `json:"sql"`
 	Shape   string `json:"shape"` // equal for texts that differ in literals only
+	Error   string `json:"error"` // the SQLSTATE that it ended in, if any
 }
 
 // An installation of Odoo, statement by statement, is answered through
@@ -85,6 +92,44 @@ func TestOdooStreamIsAnsweredAsDirectly(t *testing.T) {
 	t.Logf("%d statements: %d failed directly and through the guard alike, %d with rows that no two runs have in common", n, failed, volatile)
 	if n < 10_000 || failed > n/2 {
 		t.Errorf("%d statements replayed, %d failed", n, failed)
+	}
+}
+
+// No statement that a real Odoo sends is refused by the default policy, and each
+// is understood, but for those that the server does not understand either.
+func TestOdooStreamsPassTheDefaultPolicy(t *testing.T) {
+	p, err := policy.Default(policy.ProfileOdoo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap := &policy.Snapshot{Epoch: 1, Policy: p}
+	inspector := inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, prometheus.NewRegistry())
+	for _, name := range []string{"install", "upgrade", "flows"} {
+		stream, n, opaque := openStream(t, name), 0, map[inspect.Kind]int{}
+		for {
+			var r recorded
+			if err := stream.Decode(&r); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			b := inspector.Inspect(t.Context(), []byte(r.SQL), inspect.Lexing{})
+			if b.Why != "" && r.Error != "42601" {
+				t.Errorf("%s, statement %d is unknown: %s: %s", name, n, b.Why, shorten(r.SQL))
+			}
+			if b.Why == "" && b.Class == inspect.Unknown {
+				opaque[b.Statements[0].Kind]++
+			}
+			d := snap.Decide(&policy.Request{Subject: &policy.Subject{User: "odoo", Database: r.DB, Application: r.App}, Batch: b, Tx: policy.TxIdle, Now: time.Unix(1, 0)})
+			if d.Verdict != policy.Allow {
+				t.Errorf("%s, statement %d is refused by %s: %s", name, n, d.Rule, shorten(r.SQL))
+			}
+		}
+		t.Logf("%s: %d statements, none refused; Unknown by their kind, as DO is: %v", name, n, opaque)
+		if n < 2000 {
+			t.Errorf("%s: %d statements", name, n)
+		}
 	}
 }
 

@@ -306,15 +306,12 @@ func TestTheWatchdogLeavesOthersAlone(t *testing.T) {
 		"SELECT 1 FROM account_move WHERE id = 1":                      g.peer(),
 		"SELECT 1 FROM account_move WHERE id = 1 FOR UPDATE":           g.peer(),
 		"SELECT hidden_cold()":                                         g.peer(),
-		"LOCK TABLE account_move IN ACCESS SHARE MODE":                 g.peer(),
+		"BEGIN; LOCK TABLE account_move IN ACCESS SHARE MODE; COMMIT":  g.peer(),
 		"ALTER TABLE account_move ADD COLUMN of_a_stranger int":        g.directPeer(),
 		"CREATE TABLE another AS SELECT 1 AS x; UPDATE cold SET x = 1": g.peer(),
 		"VACUUM cold": g.peer(),
 	}
 	for sql, p := range patient {
-		if strings.HasPrefix(sql, "LOCK") {
-			p.ok("BEGIN")
-		}
 		p.send(&pgproto3.Query{String: sql})
 	}
 	g.awaitWaiting(len(patient))
@@ -349,38 +346,71 @@ CREATE FUNCTION reindexed() RETURNS int LANGUAGE plpgsql AS $$BEGIN REINDEX INDE
 	}
 }
 
-// An index is built without blocking anybody: before that has begun it gives up
-// as all DDL, and after that it is left alone, or it would leave an invalid
-// index.
-func TestConcurrentlyGivesUpOnlyBeforeItHasBegun(t *testing.T) {
+// An index is built without blocking anybody, whatever that waits for; ended
+// on its way it would leave an invalid one.
+func TestConcurrentlyIsLeftAlone(t *testing.T) {
 	g := watchGuard(t)
 	g.directPeer().ok(hiding)
-	g.directPeer().ok("CREATE TABLE elsewhere (id int)")
-	release := g.block("account_move", "ACCESS EXCLUSIVE")
-	waiting := map[string]*peer{}
-	for _, sql := range []string{
-		"CREATE INDEX CONCURRENTLY made ON account_move (name)", "REINDEX TABLE CONCURRENTLY account_move", "REINDEX INDEX CONCURRENTLY account_move_pkey",
+	for _, c := range []struct{ sql, blocked string }{
+		{"CREATE INDEX CONCURRENTLY made ON account_move (name)", "ACCESS EXCLUSIVE"},
+		{"REINDEX TABLE CONCURRENTLY account_move", "SHARE UPDATE EXCLUSIVE"},
+		{"REINDEX INDEX CONCURRENTLY account_move_pkey", "ROW EXCLUSIVE"}, // which it waits for when it has begun
+		{"DROP INDEX CONCURRENTLY made", "ROW EXCLUSIVE"},
 	} {
+		release := g.block("account_move", c.blocked)
 		p := g.peer()
+		p.send(&pgproto3.Query{String: c.sql})
+		g.awaitWaiting(1)
+		g.awaitGivenUp(t, 2)
+		release()
+		if got, err := p.read('Z'); err != nil || len(p.errs) > 0 {
+			t.Errorf("%s: %q, %v, %v", c.sql, got, p.errs, err)
+		}
+	}
+}
+
+// No reader or writer queues behind who waits for SHARE UPDATE EXCLUSIVE.
+func TestWaitsThatHinderNobodyAreLeftAlone(t *testing.T) {
+	g := watchGuard(t)
+	admin := g.directPeer()
+	admin.ok(hiding)
+	admin.ok("CREATE TABLE parted (id int) PARTITION BY RANGE (id); CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (10)")
+	move, parted := g.block("account_move", "SHARE UPDATE EXCLUSIVE"), g.block("parted", "SHARE UPDATE EXCLUSIVE")
+	patient := map[string]*peer{"VACUUM account_move": g.peer(), "ANALYZE account_move": g.peer(), "ALTER TABLE parted DETACH PARTITION part_1 CONCURRENTLY": g.peer()}
+	for sql, p := range patient {
 		p.send(&pgproto3.Query{String: sql})
-		waiting[sql] = p
+	}
+	g.awaitWaiting(len(patient))
+	others := g.peer("options", "-c lock_timeout=5s")
+	others.ok("UPDATE account_move SET name = name WHERE id = 1; INSERT INTO parted VALUES (1); SELECT 1 FROM account_move, parted")
+	g.awaitGivenUp(t, 2)
+	g.awaitWaiting(len(patient))
+	move()
+	parted()
+	for sql, p := range patient {
+		if got, err := p.read('Z'); err != nil || len(p.errs) > 0 {
+			t.Errorf("%s: %q, %v, %v", sql, got, p.errs, err)
+		}
+	}
+}
+
+// The second half of DETACH PARTITION CONCURRENTLY waits for ACCESS EXCLUSIVE on
+// the partition, as VACUUM FULL does on its table: everybody queues behind them.
+func TestWaitsThatHinderEverybodyAreEnded(t *testing.T) {
+	g := watchGuard(t)
+	admin := g.directPeer()
+	admin.ok("CREATE TABLE parted (id int) PARTITION BY RANGE (id); CREATE TABLE part_1 PARTITION OF parted FOR VALUES FROM (0) TO (10)")
+	part, move := g.block("part_1", "ACCESS SHARE"), g.block("account_move", "ACCESS SHARE")
+	waiting := map[string]*peer{"ALTER TABLE parted DETACH PARTITION part_1 CONCURRENTLY": g.peer(), "VACUUM (FULL) account_move": g.peer()}
+	for sql, p := range waiting {
+		p.send(&pgproto3.Query{String: sql})
 	}
 	for sql, p := range waiting {
-		expectGivenUp(t, sql, p, true)
+		expectGivenUp(t, sql, p, strings.HasPrefix(sql, "ALTER"))
 	}
-	release()
-	if n := g.directPeer().value("SELECT count(*) FROM pg_index WHERE NOT indisvalid"); n != "0" {
-		t.Errorf("%s invalid indexes", n)
-	}
-	release = g.block("account_move", "ROW EXCLUSIVE") // which it waits for when it has begun
-	builds := g.peer()
-	builds.send(&pgproto3.Query{String: "CREATE INDEX CONCURRENTLY made ON account_move (name)"})
-	g.awaitWaiting(1)
-	g.awaitGivenUp(t, 2)
-	release()
-	if got, err := builds.read('Z'); err != nil || len(builds.errs) > 0 {
-		t.Errorf("%q, %v, %v", got, builds.errs, err)
-	}
+	part()
+	move()
+	admin.ok("ALTER TABLE parted DETACH PARTITION part_1 FINALIZE")
 }
 
 func TestTheWatchdogJournalsWhatItCancels(t *testing.T) {

@@ -77,7 +77,7 @@ func parseProductions(t *testing.T) {
 		}
 	}
 	random := rand.New(rand.NewPCG(7, 8))
-	for range 300 {
+	for range 1500 {
 		choices := randomChoices(random)
 		text := "DELETE FROM t WHERE " + expression(choices)
 		if levels := loadOf(text).levels; levels > allowed/2 && levels <= 2*allowed {

@@ -14,13 +14,9 @@ type Running struct {
 	Since time.Time // tells one exchange from the next; zero: nothing that waits for locks
 
 	// Weakest is the weakest mode of a lock that it is not to wait for. Whatever
-	// runs is not to wait for one that makes others queue; DDL for none.
+	// runs is not to wait for one behind which readers or writers queue; DDL for
+	// none, for it may hold such locks already.
 	Weakest inspect.LockMode
-
-	// Concurrent is set for CREATE INDEX, DROP INDEX and REINDEX CONCURRENTLY:
-	// nothing was done before the first lock, which is SHARE UPDATE EXCLUSIVE on
-	// the table, and all that they wait for later must be left alone.
-	Concurrent bool
 }
 
 // Running returns what the server works on.
@@ -69,15 +65,14 @@ func (s *Session) behindReply(r *reply) *inspect.Batch {
 	return v.batch
 }
 
-// add takes a statement into account; false where nobody can tell which of
-// its waits may be ended.
+// add takes a statement into account; false where its waits must be left alone:
+// what builds, drops or replaces an index CONCURRENTLY waits for no lock on the
+// table but SHARE UPDATE EXCLUSIVE, and would leave an invalid index.
 func (x *Running) add(st *inspect.Statement) bool {
 	switch {
 	case st.Kind == kindReplication || st.Kind == kindBaseBackup:
 		return false
-	case st.Concurrently && (st.Kind == "CREATE INDEX" || st.Kind == "DROP INDEX" || st.Kind == "REINDEX"):
-		x.Weakest, x.Concurrent = inspect.ShareUpdateExclusive, true
-	case st.Concurrently:
+	case st.Concurrently && st.Kind != kindAlterTable:
 		return false
 	case st.Class == inspect.Session || st.Class == inspect.Control:
 	case isDDL(st):
@@ -88,12 +83,21 @@ func (x *Running) add(st *inspect.Statement) bool {
 	return true
 }
 
-// isDDL reports whether a statement is DDL of what it names: LOCK TABLE may
-// wait for locks as queries take them, and VACUUM of everything for a table
-// among many.
+// kindAlterTable is what can be CONCURRENTLY in DETACH PARTITION.
+const kindAlterTable inspect.Kind = "ALTER TABLE"
+
+// isDDL reports whether a statement is DDL that locks what it names for good.
+// LOCK TABLE may wait for locks as queries take them; and VACUUM, ANALYZE and
+// DETACH PARTITION CONCURRENTLY wait for SHARE UPDATE EXCLUSIVE, with which no
+// reader or writer conflicts, and hold nothing stronger meanwhile. Source:
+// manual, table 13.2 "Conflicting Lock Modes".
 func isDDL(st *inspect.Statement) bool {
-	maintains := st.Kind == "VACUUM" || st.Kind == "ANALYZE"
-	return st.Class == inspect.Define && st.Kind != inspect.KindLockTable && (!maintains || len(st.Relations) > 0)
+	switch st.Kind {
+	case inspect.KindLockTable, "VACUUM", "ANALYZE":
+		return false
+	default:
+		return st.Class == inspect.Define && !st.Concurrently
+	}
 }
 
 // LockWait returns the journal's entry about the statement at hand, which has
