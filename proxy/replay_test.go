@@ -96,7 +96,8 @@ func TestOdooStreamIsAnsweredAsDirectly(t *testing.T) {
 }
 
 // No statement that a real Odoo sends is refused by the default policy, and each
-// is understood, but for those that the server does not understand either.
+// is understood, but for those that the server does not understand either. Of the
+// checked-in part one instance of each shape is enough.
 func TestOdooStreamsPassTheDefaultPolicy(t *testing.T) {
 	p, err := policy.Default(policy.ProfileOdoo)
 	if err != nil {
@@ -106,6 +107,7 @@ func TestOdooStreamsPassTheDefaultPolicy(t *testing.T) {
 	inspector := inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, prometheus.NewRegistry())
 	for _, name := range []string{"install", "upgrade", "flows"} {
 		stream, n, opaque := openStream(t, name), 0, map[inspect.Kind]int{}
+		seen := map[string]bool{}
 		for {
 			var r recorded
 			if err := stream.Decode(&r); err == io.EOF {
@@ -113,6 +115,10 @@ func TestOdooStreamsPassTheDefaultPolicy(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
+			if seen[r.Shape] && os.Getenv(streamsVariable) == "" {
+				continue
+			}
+			seen[r.Shape] = true
 			n++
 			b := inspector.Inspect(t.Context(), []byte(r.SQL), inspect.Lexing{})
 			if b.Why != "" && r.Error != "42601" {
@@ -127,7 +133,7 @@ func TestOdooStreamsPassTheDefaultPolicy(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %d statements, none refused; Unknown by their kind, as DO is: %v", name, n, opaque)
-		if n < 2000 {
+		if n < 400 {
 			t.Errorf("%s: %d statements", name, n)
 		}
 	}
