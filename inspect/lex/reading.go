@@ -109,26 +109,25 @@ func (r *reading) skip(text []byte) int {
 			i, r.first = i+1, 0
 		}
 		return i
+	case comment:
+		for r.held == 0 && r.run.marks == 0 && i < len(text) && text[i] != '/' && text[i] != '*' {
+			i++
+		}
+		return i
 	case plainLiteral, bitLiteral:
 		i = bytes.IndexByte(text, '\'')
 	case escapeLiteral:
-		if r.held != 0 {
-			return 0
+		for r.held == 0 && i < len(text) && text[i] != '\'' && text[i] != '\\' {
+			i++
 		}
-		i = bytes.IndexByte(text, '\'')
-		if j := bytes.IndexByte(text[:max(i, 0)], '\\'); j >= 0 {
-			return j
-		}
-		if i < 0 {
-			i = bytes.IndexByte(text, '\\')
-		}
+		return i
 	case quotedName:
 		i = bytes.IndexByte(text, '"')
 	case dollarLiteral:
 		if r.tag.length < 0 {
 			i = bytes.IndexByte(text, '$')
 		}
-	default:
+	case number, exponentE, exponentSign, digits, colon, lineComment, behind, behindComment, dollar, dollarTag:
 	}
 	if i < 0 {
 		return len(text)

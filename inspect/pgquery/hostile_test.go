@@ -81,7 +81,7 @@ func parseProductions(t *testing.T) {
 		choices := randomChoices(random)
 		text := "DELETE FROM t WHERE " + expression(choices)
 		if levels := loadOf(text).levels; levels > allowed/2 && levels <= 2*allowed {
-			fmt.Println("together:", choices)
+			fmt.Printf("together: %x\n", choices)
 			_, _ = pg.Parse(text)
 			Parse(text)
 		}
