@@ -86,9 +86,11 @@ func (r *reading) total() Cost {
 
 func (r *reading) read(text []byte) {
 	for len(text) > 0 {
-		if n := r.skip(text); n > 0 {
-			text = text[n:]
-			continue
+		if r.held == 0 {
+			if n := r.skip(text); n > 0 {
+				text = text[n:]
+				continue
+			}
 		}
 		r.step(text[0])
 		text = text[1:]
@@ -100,7 +102,7 @@ func (r *reading) skip(text []byte) int {
 	i := 0
 	switch r.place {
 	case code:
-		for r.held == 0 && r.run.marks == 0 && i < len(text) && leadsNowhere(text[i]) {
+		for r.run.marks == 0 && i < len(text) && leadsNowhere(text[i]) {
 			i++
 		}
 		return i
@@ -110,14 +112,14 @@ func (r *reading) skip(text []byte) int {
 		}
 		return i
 	case comment:
-		for r.held == 0 && r.run.marks == 0 && i < len(text) && text[i] != '/' && text[i] != '*' {
+		for r.run.marks == 0 && i < len(text) && text[i] != '/' && text[i] != '*' {
 			i++
 		}
 		return i
 	case plainLiteral, bitLiteral:
 		i = bytes.IndexByte(text, '\'')
 	case escapeLiteral:
-		for r.held == 0 && i < len(text) && text[i] != '\'' && text[i] != '\\' {
+		for i < len(text) && text[i] != '\'' && text[i] != '\\' {
 			i++
 		}
 		return i
