@@ -14,7 +14,7 @@ type reading struct {
 	depth   int // of comments
 
 	place     place
-	held      byte // '-', '/' or '*', which may begin a mark of two, and '&' of U&; 0 for none
+	held      byte // '-', '/' or '*', which may begin a mark of two, the '&' of U&, a backslash; 0 for none
 	first     byte // of a word of one letter, in lower case; 0 where there are more
 	literal   place
 	lineBreak bool // behind a literal: a quote would continue it
