@@ -186,7 +186,8 @@ const (
 	statementBytes = 248
 	relationBytes  = 104
 	callBytes      = 64
-	needsBytes     = 72
+	needsBytes     = 96
+	strayBytes     = 56
 	columnBytes    = 40 // a name, and its part of a list
 	settingBytes   = 64
 	wordBytes      = 24
@@ -228,6 +229,9 @@ func (n *Needs) sizeBytes() int {
 	size := needsBytes + columnBytes*(len(n.Keys)+len(n.Sets))
 	for _, columns := range n.NotNull {
 		size += columnBytes * (1 + len(columns))
+	}
+	for _, c := range n.Strays {
+		size += strayBytes + len(c.Schema) + len(c.Table) + len(c.Name)
 	}
 	return size
 }

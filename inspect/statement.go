@@ -140,7 +140,11 @@ type Needs struct {
 	Keys    []string   // BoundKeyed holds if each of these is a key by itself; BoundPredicate would be BoundKeyed then
 	NotNull [][]string // BoundPredicate is BoundVacuous if all columns of one of these are NOT NULL
 	Sets    []string   // columns that UPDATE sets; nil is not known
+	Strays  []Column   // BoundPredicate is BoundVacuous if one of these tables has no such column: the name is the target's own then
 }
+
+// Column is a column that the text takes for a table's.
+type Column struct{ Schema, Table, Name string }
 
 // Hidden is a set of bits: what a statement may do that its kind does not say.
 type Hidden uint16

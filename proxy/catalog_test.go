@@ -71,6 +71,7 @@ func TestOtherNamesOfACriticalTable(t *testing.T) {
 	}
 	for _, sql := range []string{
 		"DELETE FROM moves", "UPDATE drafts SET state = ''", "DELETE FROM parent", "UPDATE noted SET id = 1 WHERE id = 1", "DELETE FROM owner", "TRUNCATE owner CASCADE",
+		"UPDATE account_move SET state = '' WHERE state IN (SELECT state FROM noted)",
 		"WITH gone AS (DELETE FROM moves RETURNING 1) SELECT * FROM gone", "PREPARE p AS DELETE FROM moves", "DO $$ BEGIN DELETE FROM drafts; END $$",
 	} {
 		refused(sql)

@@ -126,8 +126,14 @@ func (l *loader) once(name string) string {
 func (l *loader) columns(ctx context.Context) error {
 	var oid uint32
 	var name string
-	err := l.each(ctx, "pg_attribute", notNullColumns, []any{&oid, &name}, func() {
-		if r := l.snap.byOID[oid]; r != nil {
+	var notNull bool
+	err := l.each(ctx, "pg_attribute", columns, []any{&oid, &name, &notNull}, func() {
+		r := l.snap.byOID[oid]
+		if r == nil {
+			return
+		}
+		r.columns = append(r.columns, l.once(name))
+		if notNull {
 			r.notNull = append(r.notNull, l.once(name))
 		}
 	})

@@ -29,12 +29,12 @@ WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,i,I}'::pg_catalog."char"
   AND n.nspname OPERATOR(pg_catalog.!~~) 'pg\_toast\_temp\_%'
 LIMIT $1`
 
-// notNullColumns are the columns that hold no NULL. (A domain's NOT NULL is
-// left out: an outer join gets past it.)
-const notNullColumns = `SELECT a.attrelid, a.attname::pg_catalog.text
+// columns are those that a query can name, and whether they hold no NULL. (A
+// domain's NOT NULL is left out: an outer join gets past it.)
+const columns = `SELECT a.attrelid, a.attname::pg_catalog.text, a.attnotnull
 FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) a.attrelid
-WHERE a.attnotnull AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
-  AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,f}'::pg_catalog."char"[])
+WHERE a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+  AND c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,f,v,m}'::pg_catalog."char"[])
   AND c.relnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace`
 
 // keyColumns are unique by themselves at every moment, by the column's own

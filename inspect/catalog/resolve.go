@@ -147,6 +147,9 @@ func (x *resolver) refine(r *inspect.Relation, all []*relation) {
 			bound = inspect.BoundVacuous
 		}
 	}
+	if bound == inspect.BoundPredicate && slices.ContainsFunc(r.Needs.Strays, x.isMissing) {
+		bound = inspect.BoundVacuous
+	}
 	switch {
 	case bound == inspect.BoundKeyed && len(r.Needs.Keys) > 0 && !keyed:
 		bound = inspect.BoundPredicate
@@ -156,6 +159,14 @@ func (x *resolver) refine(r *inspect.Relation, all []*relation) {
 	if bound != r.Bound {
 		r.Bound, r.Rows, x.changed = bound, 0, true
 	}
+}
+
+// isMissing reports whether no table of that name has the column. That one has
+// it is enough to believe the text: in other sessions' temporary tables, or in
+// another schema, a name often is something else.
+func (x *resolver) isMissing(c inspect.Column) bool {
+	all := x.from(c.Schema, c.Table)
+	return len(all) > 0 && !slices.ContainsFunc(all, func(r *relation) bool { return r.columns == nil || slices.Contains(r.columns, c.Name) })
 }
 
 // hasKeys reports whether each of the columns is a key of the relation by

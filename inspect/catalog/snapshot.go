@@ -45,6 +45,7 @@ type relation struct {
 	references        []*relation
 	table             *relation // of an index
 
+	columns []string // nil where they are not known
 	keys    []string // columns that are a unique key alone
 	notNull []string
 	runs    []run    // the user's functions that its use runs

@@ -138,6 +138,9 @@ func (w *walker) whereBound(r *inspect.Relation, target *pg.RangeVar, from []*pg
 		if r.Bound == inspect.BoundPredicate && e.values.testsNull {
 			r.Needs = withNotNull(r.Needs, w.vacuousIf(target, from, where))
 		}
+		if r.Bound == inspect.BoundPredicate {
+			r.Needs = w.withStrays(r.Needs, e.values.strays, target, where)
+		}
 	}
 }
 

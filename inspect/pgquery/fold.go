@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+
+	"lockkeeper/inspect"
 )
 
 // valueKind is what is known of an expression's value.
@@ -131,8 +133,9 @@ type folder struct {
 	// on it.
 	loose bool
 
-	testsNull bool     // a test for NULL depends on columns
-	assumed   *assumed // columns taken for NOT NULL; nil where none is
+	testsNull bool             // a test for NULL depends on columns
+	strays    []inspect.Column // that may be the target's own
+	assumed   *assumed         // nil where nothing is
 }
 
 // remembered is a value that was found before.

@@ -340,7 +340,7 @@ func (e *rows) inSelect(column *pg.Node, s *pg.SelectStmt) outcome {
 	if n, ok := e.w.listLength(s, 0); ok && e.keyColumn(column) != "" && e.ownValues(s) {
 		return listed(name, n)
 	}
-	return outcome{}
+	return e.inStray(name, s)
 }
 
 // rowInSelect is inSelect for a row: of each of its columns the query has to

@@ -14,11 +14,13 @@ type assumed struct {
 	alias string // under which the target's columns are known
 	alone bool   // there is no other table
 	names []string
+
+	missing *inspect.Column // in place of all that: a column that its table does not have
 }
 
 // notNull takes a column of the target's for NOT NULL, and notes it.
 func (a *assumed) notNull(qualifier, name string) bool {
-	if a == nil || name == "" || qualifier != a.alias && (qualifier != "" || !a.alone) {
+	if a == nil || a.missing != nil || name == "" || qualifier != a.alias && (qualifier != "" || !a.alone) {
 		return false
 	}
 	if !slices.Contains(a.names, name) {
@@ -28,9 +30,19 @@ func (a *assumed) notNull(qualifier, name string) bool {
 }
 
 // vacuousIf returns the columns which make a condition true for every row if
-// they are NOT NULL; none where they do not. What it searches for is not
-// taken from the statement's budget: nothing else may become milder by it.
+// they are NOT NULL; none where they do not.
 func (w *walker) vacuousIf(target *pg.RangeVar, from []*pg.Node, where *pg.Node) []string {
+	a := &assumed{alias: aliasOf(target), alone: len(from) == 0}
+	if !w.vacuousUnder(a, target, from, where) {
+		return nil
+	}
+	return a.names
+}
+
+// vacuousUnder reports whether a condition is true for every row under what is
+// assumed. What it searches for is not taken from the statement's budget:
+// nothing else may become milder by it.
+func (w *walker) vacuousUnder(a *assumed, target *pg.RangeVar, from []*pg.Node, where *pg.Node) bool {
 	before := w.search
 	defer func() {
 		before.constants = w.search.constants // what was read of them counts all the same
@@ -38,12 +50,68 @@ func (w *walker) vacuousIf(target *pg.RangeVar, from []*pg.Node, where *pg.Node)
 		w.search = before
 	}()
 	e := w.newRows(target, from)
-	e.values.assumed = &assumed{alias: e.alias, alone: len(from) == 0}
+	e.values.assumed = a
 	e.link(where)
-	if e.eval(where, false).cond != condTrue {
+	return e.eval(where, false).cond == condTrue
+}
+
+// maxStrays bounds how many columns of a condition are looked up elsewhere.
+const maxStrays = 8
+
+// stray returns the column that a query takes from its one table, if the
+// target has one of that name and it is not qualified: in id IN (SELECT id FROM
+// other) it is the target's id where other has none. Source: manual, 7.2.1.3
+// on outer references; colNameToVar in src/backend/parser/parse_relation.c.
+func (e *rows) stray(name string, s *pg.SelectStmt) *inspect.Column {
+	if s.Larg != nil || len(s.FromClause) != 1 || len(s.TargetList) != 1 || len(e.sources) > 0 {
 		return nil
 	}
-	return e.values.assumed.names
+	from := s.FromClause[0].GetRangeVar()
+	qualifier, column := columnOf(s.TargetList[0].GetResTarget().GetVal())
+	if from == nil || from.GetAlias().GetColnames() != nil || e.w.cte(from) != nil || qualifier != "" || column != name || isSystemColumn(name) {
+		return nil
+	}
+	return &inspect.Column{Schema: from.Schemaname, Table: from.Relname, Name: name}
+}
+
+// isSystemColumn reports whether every table has the column. Source: manual, 5.5.
+func isSystemColumn(name string) bool {
+	switch name {
+	case "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid":
+		return true
+	}
+	return false
+}
+
+// inStray is the outcome of a column IN such a query: every row finds itself
+// if the column is missing there. Whether it is a catalog has to say.
+func (e *rows) inStray(name string, s *pg.SelectStmt) outcome {
+	c := e.stray(name, s)
+	switch a := e.values.assumed; {
+	case c == nil:
+	case a != nil && a.missing != nil && *a.missing == *c:
+		return outcome{cond: condTrue}
+	case a == nil && len(e.values.strays) < maxStrays && !slices.Contains(e.values.strays, *c):
+		e.values.strays = append(e.values.strays, *c)
+	}
+	return outcome{}
+}
+
+// withStrays notes the columns each of which, if it is missing, makes the
+// condition true for every row.
+func (w *walker) withStrays(n *inspect.Needs, strays []inspect.Column, target *pg.RangeVar, where *pg.Node) *inspect.Needs {
+	out := orNone(n)
+	for i := range strays {
+		if w.vacuousUnder(&assumed{missing: &strays[i]}, target, nil, where) {
+			one := *out
+			one.Strays = append(slices.Clip(one.Strays), strays[i])
+			out = &one
+		}
+	}
+	if out.Strays == nil {
+		return n
+	}
+	return out
 }
 
 // isValue reports whether n is one value for the whole statement, to compare a
@@ -107,7 +175,7 @@ func mergeNeeds(a, b inspect.Relation) *inspect.Needs {
 		return nil
 	}
 	x, y := orNone(a.Needs), orNone(b.Needs)
-	out := &inspect.Needs{NotNull: append(slices.Clip(x.NotNull), y.NotNull...)}
+	out := &inspect.Needs{NotNull: append(slices.Clip(x.NotNull), y.NotNull...), Strays: append(slices.Clip(x.Strays), y.Strays...)}
 	if sets, other := a.Access&inspect.AccessUpdate != 0, b.Access&inspect.AccessUpdate != 0; (!sets || x.Sets != nil) && (!other || y.Sets != nil) {
 		out.Sets = union(x.Sets, y.Sets)
 	}
