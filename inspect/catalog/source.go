@@ -52,13 +52,13 @@ func (l *loader) source(text string, words []string) source {
 // RETURNING whose INTO would be PL/pgSQL's own. Variables are names of columns
 // to the parser, so that what depends on them is a predicate.
 func readSource(text string, parse inspect.ParseFunc) source {
+	if cost := lex.CostOf([]byte(text)); cost.Nesting > maxNesting || cost.Rescans > len(text) {
+		return source{}
+	}
 	r := sourceReader{text: text}
 	lexer := lex.Lexer{Text: []byte(text)}
 	for t := lexer.Next(); t.Kind != lex.EOF; t = lexer.Next() {
 		r.toks = append(r.toks, t)
-	}
-	if lexer.Nesting > maxNesting || lexer.Rescans > len(text) {
-		return source{}
 	}
 	out := source{certain: true}
 	for i := 0; i < len(r.toks); i++ {
