@@ -292,6 +292,9 @@ func (i *Inspector) parseInSlot(text string) *Batch {
 	if timer.ObserveDuration() > slowParse {
 		i.metrics.slow.Inc()
 	}
+	if b.SlowTree {
+		i.metrics.slowTrees.Inc()
+	}
 	return b
 }
 

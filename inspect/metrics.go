@@ -10,7 +10,7 @@ import (
 
 // metrics are the inspector's; see docs/reference/metrics.
 type metrics struct {
-	hits, misses, slow, fromTokens                 prometheus.Counter
+	hits, misses, slow, fromTokens, slowTrees      prometheus.Counter
 	seconds                                        prometheus.Histogram
 	lexing, tooLong, busy, canceled, costly, other prometheus.Counter
 	shared                                         prometheus.Counter
@@ -59,6 +59,8 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 		slow:   counter("slow_parses_total", "Parses that took longer than a second."),
 		fromTokens: counter("from_tokens_total",
 			"Texts that the grammar did not take, so that facts were read from their tokens: mistakes, or the grammar of a newer server."),
+		slowTrees: counter("slow_trees_total",
+			"Parsed texts whose tree was read the slow way, as it holds more than queries do: DDL, mostly."),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "lockkeeper_inspect_parse_seconds",
 			Help:    "Time the parser took for one text.",
@@ -82,7 +84,7 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.seconds, unknown, m.shared, m.exact,
+	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.slowTrees, m.seconds, unknown, m.shared, m.exact,
 		gauge("cache_entries", "Entries of the cache: shapes, shapes with constants that matter, and whole texts.",
 			func() float64 { return float64(i.cache.entries()) }),
 		gauge("cache_bytes", "Estimated size of the cache.", func() float64 { return float64(i.cache.sizeBytes()) }),

@@ -266,6 +266,10 @@ type Batch struct {
 	// were read from the tokens: more than they say is promised by none.
 	FromTokens bool
 
+	// SlowTree is set where the parser read the text's tree the slow way: it
+	// holds more than queries do.
+	SlowTree bool
+
 	// Fleeting is set where the batch was made for one message: nobody will
 	// ask about it again.
 	Fleeting bool

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
+	"github.com/pganalyze/pg_query_go/v5/parser"
 
 	"lockkeeper/inspect"
 )
@@ -72,6 +73,7 @@ func parseProductions(t *testing.T) {
 		p := &productions[i]
 		fmt.Println("production:", p.name) // the last one is the one that ended the process
 		text := p.text(p.deepest(2 * allowed))
+		_, _ = parser.ParseToJSON(text)
 		if _, err := pg.Parse(text); err == nil && loadOf(text).levels > allowed && Parse(text).Class != inspect.Unknown {
 			t.Errorf("%s: deeper than is allowed here, and parsed", p.name)
 		}

@@ -2,6 +2,7 @@ package pgquery
 
 import (
 	"fmt"
+	"strings"
 
 	"lockkeeper/inspect/lex"
 )
@@ -29,6 +30,9 @@ const (
 	// maxTokens bounds memory: a token may cost 400 bytes in the tree, its
 	// encoding and the tree again.
 	maxTokens = 1 << 20
+	// repeatedBytes of a token that is repeated count as one more, so that long
+	// literals are no way around maxTokens.
+	repeatedBytes = 64
 	// maxWork bounds time, in bytes times levels: the tree's encoder measures
 	// each node once for each level above it.
 	maxWork = 1 << 28
@@ -42,7 +46,7 @@ func Bounds() string {
 
 // refused says why a text is not given to the parser; "" if it is.
 func refused(text string) (why string) {
-	if len(text) <= levelsAllowed() {
+	if len(text) <= levelsAllowed() && !repeats(text) {
 		return "" // the shortest level takes more than a byte
 	}
 	switch l := loadOf(text); {
@@ -53,6 +57,22 @@ func refused(text string) (why string) {
 	default:
 		return ""
 	}
+}
+
+// repeats reports whether there may be more in a text's tree than in the text,
+// of which only SET (a, b) = … is known.
+func repeats(text string) bool {
+	for i := range len(text) - 2 {
+		if text[i]|0x20 == 's' && strings.EqualFold(text[i:i+3], "set") && (i == 0 || !isWordByte(text[i-1])) {
+			return true
+		}
+	}
+	return false
+}
+
+// isWordByte reports whether c is in names that need no quotes.
+func isWordByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '$' || c >= 0x80
 }
 
 // isDeep reports whether a text that is parsed comes near the limit of levels:
@@ -66,7 +86,7 @@ func isDeep(text string) bool {
 // load is what parsing a text takes.
 type load struct {
 	levels int // an upper bound for the depth of the text's tree
-	tokens int
+	tokens int // as often as the tree holds what they say
 	work   int // the length of each statement times its levels
 }
 
@@ -77,16 +97,20 @@ type load struct {
 // most m levels has at most n + m levels; so operators are counted, for each
 // bracket, since the last comma, AND or OR, which bind weaker than all others.
 // (AND and OR themselves become flat lists.)
+//
+// One thing makes a tree larger than its text: of SET (a, b) = source, libpg_query
+// writes the source for each column (MultiAssignRef), and sources can be in
+// sources.
 func loadOf(text string) load {
-	d := depth{levels: []level{{}}}
+	d := depth{levels: []level{{}}, times: 1}
 	l := lex.Lexer{Text: []byte(text)}
 	for {
 		t := l.Next()
 		if t.Kind == lex.EOF {
 			break
 		}
-		d.load.tokens++
 		d.token(t, text[t.Start:t.End])
+		d.load.tokens += 1 + (d.times-1)*(1+(t.End-t.Start)/repeatedBytes)
 	}
 	for len(d.levels) > 1 {
 		d.pop()
@@ -107,6 +131,11 @@ type level struct {
 	joined    int // what a list of parts adds, once there are two
 	begins    int // what a SELECT adds, once there is one
 	ended     int // the deepest of the statements in the brackets that ended
+
+	sets    bool // SET was read
+	columns int  // in the brackets that ended last
+	commas  int
+	before  int // what times was before the source that is being read; 0 if none is
 }
 
 func (v *level) height() int {
@@ -124,6 +153,7 @@ type depth struct {
 	load   load // of the statements that ended
 	start  int  // of the one that has not
 	levels []level
+	times  int      // how often the tree holds what is read
 	after  lex.Kind // the token before
 	closed bool     // the token before was a closing bracket
 	dot    bool     // the token before was a dot: a name follows, even if it is a keyword
@@ -138,6 +168,9 @@ func (d *depth) token(t lex.Token, text string) {
 		d.keyword(text)
 	case kind == lex.Operator, kind == lex.Cast:
 		d.top().operators++
+		if d.closed && text[0] == '=' && d.top().sets {
+			d.source()
+		}
 	case kind == lex.Punct && text[0] == ';':
 		d.semicolon(t.End)
 	case kind == lex.Punct:
@@ -163,8 +196,23 @@ func (d *depth) punctuation(c byte) {
 	case ')', ']':
 		d.closeBracket()
 	case ',':
+		d.endSource()
 		d.top().endPart()
 		d.top().joined = bracketLevels
+		d.top().commas++
+	}
+}
+
+// source begins what the columns in the brackets before it are set to.
+func (d *depth) source() {
+	d.endSource()
+	d.top().before = d.times
+	d.times = min(d.times*d.top().columns, maxTokens+1)
+}
+
+func (d *depth) endSource() {
+	if before := d.top().before; before > 0 {
+		d.times, d.top().before = before, 0
 	}
 }
 
@@ -184,11 +232,13 @@ func (d *depth) semicolon(at int) {
 		d.endOfStatement(at)
 		return
 	}
+	d.endSource()
 	top := d.top()
 	*top = level{base: top.base, ended: top.height()}
 }
 
 func (d *depth) endOfStatement(at int) {
+	d.endSource()
 	levels := d.levels[0].height()
 	d.load.levels = max(d.load.levels, levels)
 	d.load.work += (at - d.start) * levels
@@ -200,9 +250,11 @@ func (d *depth) pop() {
 	if len(d.levels) == 1 {
 		return
 	}
-	height := d.top().height()
+	d.endSource()
+	height, commas := d.top().height(), d.top().commas
 	d.levels = d.levels[:len(d.levels)-1]
 	d.top().operand = max(d.top().operand, height)
+	d.top().columns = commas + 1
 }
 
 func (d *depth) keyword(s string) {
@@ -234,6 +286,8 @@ func (d *depth) keyword(s string) {
 		top.across++
 	case "select", "values":
 		top.begins = selectLevels
+	case "set":
+		top.sets = true
 	case "case":
 		d.levels = append(d.levels, level{isCase: true, base: bracketLevels})
 	case "when", "then", "else":

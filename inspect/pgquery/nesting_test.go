@@ -220,3 +220,60 @@ func FuzzNesting(f *testing.F) {
 		checkNesting(t, text)
 	})
 }
+
+// nodesOf counts a tree's nodes.
+func nodesOf(m protoreflect.Message) int {
+	nodes := 0
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				nodes += nodesOf(v.List().Get(i).Message())
+			}
+		default:
+			nodes += nodesOf(v.Message())
+		}
+		return true
+	})
+	if _, ok := m.Interface().(*pg.Node); ok {
+		nodes++
+	}
+	return nodes
+}
+
+// TestRepeatedSourcesAreCounted: what several columns are set to is in the tree
+// once for each, and what is within that, once for each of those.
+func TestRepeatedSourcesAreCounted(t *testing.T) {
+	nested := func(columns string, n int) string {
+		return strings.Repeat("UPDATE t SET ("+columns+")=(WITH x AS (", n) + "SELECT 1" + strings.Repeat(") SELECT 1)", n)
+	}
+	many := "a" + strings.Repeat(",a", 200)
+	for _, text := range []string{
+		nested("a,b", 6), nested("a,b,c", 4), nested(many, 1),
+		"UPDATE t SET (" + many + ") /**/ = --\n (SELECT " + many + ")",
+		"UPDATE t SET x = 1, (" + many + ") = (" + many + "), (a, b[1]) = (SELECT " + many + ") WHERE a",
+		"INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SeT(" + many + ")=ROW(" + many + ")",
+		"MERGE INTO t USING u ON a WHEN MATCHED THEN UPDATE SET (" + many + ") = (SELECT CASE WHEN a THEN (" + many + ") END)",
+	} {
+		result, err := pg.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if nodes, tokens := nodesOf(result.ProtoReflect()), loadOf(text).tokens; nodes > 4*tokens {
+			t.Errorf("%d nodes, %d tokens: %.200s", nodes, tokens, text)
+		}
+	}
+	for _, text := range []string{
+		nested("a,b", 20), nested("a,a,a,a,a,a,a,a,a,a", 8), nested(strings.Repeat("a,", 2000)+"a", 2), strings.ToLower(nested("a,b", 20)),
+		"UPDATE t SET (" + strings.Repeat("a,", 2000) + "a) = ROW(" + strings.Repeat("a,", 2000) + "a)",
+		"UPDATE t SET (" + strings.Repeat("a,", 1000) + "a) = ROW('" + strings.Repeat("a ", 100_000) + "')",
+	} {
+		if b := Parse(text); b.Why != whyLimit {
+			t.Errorf("%s: %.200s", b.Why, text)
+		}
+	}
+	if b := Parse("UPDATE t SET (" + many + ") = ROW(" + many + ") WHERE (a, b) = (1, 2) OR (a, b) = (3, 4)"); b.Why != "" {
+		t.Error(b.Why)
+	}
+}

@@ -36,18 +36,25 @@ func Parse(text string) (b *inspect.Batch) {
 	if why := refused(utf); why != "" {
 		return unknown(why, text)
 	}
-	tree, err := pg.Parse(utf)
+	t, err := parseTree(utf)
 	if err != nil {
 		return unparsed(whyOf(err), utf, text)
 	}
-	b = &inspect.Batch{Class: inspect.Read, Statements: make([]inspect.Statement, 0, len(tree.Stmts))}
-	for _, raw := range tree.Stmts {
+	defer t.release()
+	return t.facts(utf, text)
+}
+
+// facts returns what a tree tells of its text; utf is the text as the parser
+// was given it.
+func (t *tree) facts(utf, text string) *inspect.Batch {
+	b := &inspect.Batch{Class: inspect.Read, Statements: make([]inspect.Statement, 0, len(t.stmts)), SlowTree: t.slow}
+	for _, raw := range t.stmts {
 		st, constants := traced(raw)
 		b.Constants = constants
 		b.Class = inspect.Worse(b.Class, st.Class)
 		b.Statements = append(b.Statements, st)
 	}
-	if len(tree.Stmts) == 1 && isQuery(tree.Stmts[0].Stmt) {
+	if len(t.stmts) == 1 && isQuery(t.stmts[0].Stmt) {
 		b.Statements[0].Start, b.Statements[0].Len = 0, 0 // it is all of the text
 	}
 	if len(b.Statements) != 1 || b.Class == inspect.Unknown || isDeep(utf) {
