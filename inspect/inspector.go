@@ -293,6 +293,7 @@ func (i *Inspector) parseInSlot(text string) *Batch {
 		i.metrics.slow.Inc()
 	}
 	if b.SlowTree {
+		b.SlowTree = false
 		i.metrics.slowTrees.Inc()
 	}
 	return b

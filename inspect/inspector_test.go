@@ -356,3 +356,11 @@ func BenchmarkLookup(b *testing.B) {
 		})
 	}
 }
+
+func TestSlowTreesAreCounted(t *testing.T) {
+	i := NewInspector(Limits{}, func(string) *Batch { return &Batch{SlowTree: true} }, nil)
+	b := i.Inspect(t.Context(), []byte("CREATE TABLE a ()"), plain)
+	if n := testutil.ToFloat64(i.metrics.slowTrees); n != 1 || b.SlowTree {
+		t.Errorf("%v counted, and kept: %t", n, b.SlowTree)
+	}
+}

@@ -267,7 +267,8 @@ type Batch struct {
 	FromTokens bool
 
 	// SlowTree is set where the parser read the text's tree the slow way: it
-	// holds more than queries do.
+	// holds more than queries do. The parser tells the Inspector, which takes
+	// it out.
 	SlowTree bool
 
 	// Fleeting is set where the batch was made for one message: nobody will

@@ -36,12 +36,29 @@ func Parse(text string) (b *inspect.Batch) {
 	if why := refused(utf); why != "" {
 		return unknown(why, text)
 	}
+	sum := make(chan uint64, 1)
+	go func() { sum <- fingerprint(utf) }()
+	defer func() {
+		if s := <-sum; b != nil && b.Why == "" {
+			b.Fingerprint = s
+		}
+	}()
 	t, err := parseTree(utf)
 	if err != nil {
 		return unparsed(whyOf(err), utf, text)
 	}
 	defer t.release()
 	return t.facts(utf, text)
+}
+
+// fingerprint returns pg_query's; 0 if there is none. It is a parse of its own,
+// of the same cost as the tree, so that it is made beside it.
+func fingerprint(utf string) uint64 {
+	sum, err := pg.FingerprintToUInt64(utf)
+	if err != nil {
+		return 0
+	}
+	return sum
 }
 
 // facts returns what a tree tells of its text; utf is the text as the parser
@@ -65,9 +82,6 @@ func (t *tree) facts(utf, text string) *inspect.Batch {
 	}
 	if len(utf) != len(text) {
 		restorePositions(b.Statements, text)
-	}
-	if sum, err := pg.FingerprintToUInt64(utf); err == nil {
-		b.Fingerprint = sum
 	}
 	return b
 }

@@ -155,6 +155,10 @@ func (w *walker) node(n *pg.Node) {
 		w.deleteStmt(v.DeleteStmt)
 	case *pg.Node_MergeStmt:
 		w.mergeStmt(v.MergeStmt)
+	case *pg.Node_JoinExpr:
+		w.node(v.JoinExpr.Larg)
+		w.node(v.JoinExpr.Rarg)
+		w.node(v.JoinExpr.Quals)
 	case *pg.Node_FuncCall:
 		w.funcCall(v.FuncCall)
 	case *pg.Node_AExpr:
