@@ -50,8 +50,8 @@ const maxDecoded = 9_000
 
 // decoder reads the tree of one text from libpg_query's JSON into the structs
 // that pg.Parse fills. It knows the kinds of node that queries consist of, and
-// takes no other byte than it expects: anything else ends it. Fields may come
-// in any order and may be missing; libpg_query omits what is zero.
+// their fields; another one ends it, as everything does that libpg_query does
+// not write. Fields may be missing: those that are zero are.
 type decoder struct {
 	json   string
 	at     int    // what is before it was read
@@ -169,37 +169,21 @@ func (d *decoder) quoted() string {
 	return rest[:end]
 }
 
-// number reads an integer of at most ten digits.
-func (d *decoder) number() (n int64) {
+// int reads a number.
+func (d *decoder) int() int32 {
 	negative := d.take('-')
-	start := d.at
+	start, n := d.at, int64(0)
 	for d.at < len(d.json) && d.json[d.at] >= '0' && d.json[d.at] <= '9' && d.at < start+10 {
 		n = 10*n + int64(d.json[d.at]-'0')
 		d.at++
 	}
-	if d.at == start {
-		d.fail()
-	}
 	if negative {
-		return -n
+		n = -n
 	}
-	return n
-}
-
-func (d *decoder) int() int32 {
-	n := d.number()
-	if int64(int32(n)) != n {
+	if d.at == start || int64(int32(n)) != n {
 		d.fail()
 	}
 	return int32(n)
-}
-
-func (d *decoder) uint() uint32 {
-	n := d.number()
-	if int64(uint32(n)) != n {
-		d.fail()
-	}
-	return uint32(n)
 }
 
 func (d *decoder) bool() bool {

@@ -95,8 +95,6 @@ func (d *decoder) nullTest() *pg.NullTest {
 			v.Arg = d.node()
 		case "nulltesttype":
 			v.Nulltesttype = pg.NullTestType(d.enum(pg.NullTestType_value))
-		case "argisrow":
-			v.Argisrow = d.bool()
 		case "location":
 			v.Location = d.int()
 		default:
@@ -146,10 +144,6 @@ func (d *decoder) typeName() *pg.TypeName {
 		switch d.name {
 		case "names":
 			v.Names = d.nodes()
-		case "setof":
-			v.Setof = d.bool()
-		case "pct_type":
-			v.PctType = d.bool()
 		case "typmods":
 			v.Typmods = d.nodes()
 		case "typemod":
@@ -204,8 +198,6 @@ func (d *decoder) subLink() *pg.SubLink {
 		switch d.name {
 		case "subLinkType":
 			v.SubLinkType = pg.SubLinkType(d.enum(pg.SubLinkType_value))
-		case "subLinkId":
-			v.SubLinkId = d.int()
 		case "testexpr":
 			v.Testexpr = d.node()
 		case "operName":
@@ -297,8 +289,6 @@ func (d *decoder) rowExpr() *pg.RowExpr {
 			v.Args = d.nodes()
 		case "row_format":
 			v.RowFormat = pg.CoercionForm(d.enum(pg.CoercionForm_value))
-		case "colnames":
-			v.Colnames = d.nodes()
 		case "location":
 			v.Location = d.int()
 		default:

@@ -160,8 +160,6 @@ func (d *decoder) indexElem() *pg.IndexElem {
 			v.Name = d.string()
 		case "expr":
 			v.Expr = d.node()
-		case "indexcolname":
-			v.Indexcolname = d.string()
 		case "collation":
 			v.Collation = d.nodes()
 		case "opclass":
@@ -360,8 +358,6 @@ func (d *decoder) joinExpr() *pg.JoinExpr {
 			v.Quals = d.node()
 		case "alias":
 			v.Alias = d.alias()
-		case "rtindex":
-			v.Rtindex = d.int()
 		default:
 			d.fail()
 		}
@@ -400,8 +396,6 @@ func (d *decoder) rangeFunction() *pg.RangeFunction {
 			v.Functions = d.nodes()
 		case "alias":
 			v.Alias = d.alias()
-		case "coldeflist":
-			v.Coldeflist = d.nodes()
 		default:
 			d.fail()
 		}

@@ -2,9 +2,11 @@ package pgquery
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -105,7 +107,10 @@ func decodeSeeds(tb testing.TB) []string {
 		"INSERT INTO a (b, c.d[1]) OVERRIDING USER VALUE SELECT 1 ON CONFLICT (lower(b) COLLATE \"C\" text_ops) WHERE c DO UPDATE SET (d, e) = (SELECT 1, 2) RETURNING *",
 		"UPDATE a SET b = DEFAULT FROM c WHERE b IS NOT TRUE AND a[1:] = x.y[:2] AND current_date > 'x' AND nullif(a, b) IS NULL",
 		"SELECT GREATEST(a, b), COALESCE(c), ROW(1, 2), ARRAY[1], x'1f', -1, 0, 00, 2147483647, 2147483648, 1.5, NULL, true, $1, a::int[][3]::numeric(1, 2) COLLATE b",
-		"BEGIN ISOLATION LEVEL SERIALIZABLE", "SAVEPOINT \"a b\"", "ROLLBACK TO a; COMMIT AND CHAIN", "", ";", "\xff")
+		"SELECT count(DISTINCT a) OVER (w PARTITION BY b) FROM c.d.e JOIN f USING (g) AS h GROUP BY DISTINCT a, ROLLUP (b) LIMIT 5 OFFSET 6",
+		"SELECT count(DISTINCT a) OVER (w ORDER BY b) FROM c.d.e JOIN f USING (g) AS h GROUP BY DISTINCT a LIMIT 5 OFFSET 6",
+		"INSERT INTO a VALUES (1) ON CONFLICT ON CONSTRAINT b DO NOTHING", "INSERT INTO a VALUES (1) ON CONFLICT (b text_ops (c = 'd') DESC) DO NOTHING",
+		"PREPARE TRANSACTION 'a'", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SAVEPOINT \"a b\"", "ROLLBACK TO a; COMMIT AND CHAIN", "", ";", "\xff")
 }
 
 func TestTreesAreThoseOfProtobuf(t *testing.T) {
@@ -117,6 +122,34 @@ func TestTreesAreThoseOfProtobuf(t *testing.T) {
 	}
 	t.Logf("%d decoded", decoded)
 	if decoded < 300 {
+		t.Error("most were not decoded")
+	}
+}
+
+// TestVariedTreesAreThoseOfProtobuf is what FuzzDecode does, faster and without
+// its guidance: each text with other constants, as often as
+// LOCKKEEPER_SHAPE_ROUNDS says.
+func TestVariedTreesAreThoseOfProtobuf(t *testing.T) {
+	rounds := 1
+	if n, err := strconv.Atoi(os.Getenv(roundsVariable)); err == nil {
+		rounds = n
+	}
+	compared, decoded := 0, 0
+	texts := decodeSeeds(t)
+	for round := range rounds {
+		random := rand.New(rand.NewPCG(uint64(round), 3))
+		for _, text := range texts {
+			if len(text) > 1000 {
+				continue
+			}
+			compared++
+			if checkDecoded(t, varied(random, text)) {
+				decoded++
+			}
+		}
+	}
+	t.Logf("%d rounds: %d of %d texts decoded", rounds, decoded, compared)
+	if decoded < compared/4 {
 		t.Error("most were not decoded")
 	}
 }
@@ -145,7 +178,7 @@ func TestWhatJSONDoesNotTell(t *testing.T) {
 		"SELECT -1": false, "SELECT - 1": false, "SELECT -(1)": false, "SELECT a FROM t LIMIT -5": false,
 		"SELECT a::int[]": true, "SELECT a::int[3][], '[0]'": false, "SELECT a::int ARRAY": true, "SELECT a[1]::int[]": true,
 		"SELECT a::int[0]": false, "SELECT a::int[ /**/ 0]": false, "SELECT a::int[--\n0]": false,
-		"SELECT a INTO b": false, "SELECT 1; DROP TABLE a": false, "SELECT 1; SELECT 2": true,
+		"SELECT E'\\xff'": false, "SELECT a INTO b": false, "SELECT 1; DROP TABLE a": false, "SELECT 1; SELECT 2": true,
 	} {
 		if got := checkDecoded(t, text); got != want {
 			t.Errorf("%q: decoded: %t", text, got)
@@ -171,7 +204,7 @@ func TestBrokenJSON(t *testing.T) {
 		}
 	}
 	for _, json := range []string{
-		"", "null", json + " ", json + json, `{"stmts":[{"stmt":{"Fancy":{}}}]}`, `{"stmts":[{"stmt":{"SelectStmt":{"fancy":1}}}]}`,
+		"", "null", "\xff", `{"stmts":[{"stmt":{"String":{"sval":"\"\`, json + " ", json + json, `{"stmts":[{"stmt":{"Fancy":{}}}]}`, `{"stmts":[{"stmt":{"SelectStmt":{"fancy":1}}}]}`,
 		`{"stmts":[{"stmt":{"SelectStmt":{"op":"(null)"}}}]}`, `{"stmts":[{"stmt":{"SelectStmt":{"all":yes}}}]}`,
 		`{"stmts":[{"stmt_len":2147483648}]}`, `{"stmts":[{"stmt_len":99999999999}]}`, `{"stmts":[{"stmt_len":-}]}`,
 		`{"stmts":[{"stmt":{"SelectStmt":` + strings.Repeat(`{"larg":`, maxDecoded) + "{}" + strings.Repeat("}", maxDecoded) + `}}]}`,
