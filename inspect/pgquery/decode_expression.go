@@ -1,6 +1,7 @@
 package pgquery
 
 import (
+	"strconv"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -435,18 +436,34 @@ func (d *decoder) constant(v *pg.A_Const) {
 			d.fail()
 		}
 	}
-	if i := v.GetIval(); i != nil && i.Ival == 0 && !d.zeroAt(v.Location) {
-		d.fail()
+	if i := v.GetIval(); i != nil && i.Ival == 0 {
+		i.Ival = d.notPositive(v.Location)
 	}
 }
 
-// zeroAt reports whether the constant at a place of the text is zero if its
-// JSON says nothing else: that is the same for zero and what is negative
-// (_outInteger in pg_query_outfuncs_json.c). The place of a negative one is its
-// sign's (doNegate in gram.y), and of one that the grammar made up, another
-// word's or none.
-func (d *decoder) zeroAt(place int32) bool {
-	return place >= 0 && int(place) < len(d.text) && d.text[place] == '0'
+// notPositive returns the integer at a place of the text, if it is 0 or written
+// like -5: the JSON is the same for all that are not positive (_outInteger in
+// pg_query_outfuncs_json.c). The place of a constant with a minus is that of the
+// minus (doNegate in gram.y), and of one that the grammar made up, another word's
+// or none.
+func (d *decoder) notPositive(place int32) int32 {
+	if place < 0 || int(place) >= len(d.text) {
+		d.fail()
+		return 0
+	}
+	literal := d.text[place:]
+	if literal[0] == '0' {
+		return 0
+	}
+	end := 1
+	for end < len(literal) && literal[end] >= '0' && literal[end] <= '9' {
+		end++
+	}
+	n, err := strconv.ParseInt(literal[:end], 10, 32)
+	if err != nil || n >= 0 || end < len(literal) && (isWordByte(literal[end]) || literal[end] == '.') {
+		d.fail()
+	}
+	return int32(n)
 }
 
 // bounds reads the sizes of a type's arrays. For those without one, the tree
