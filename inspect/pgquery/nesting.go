@@ -87,7 +87,7 @@ func isDeep(text string) bool {
 type load struct {
 	levels int // an upper bound for the depth of the text's tree
 	tokens int // as often as the tree holds what they say
-	work   int // the length of each statement times its levels
+	work   int // the length of each statement, as often as the tree holds it, times its levels
 }
 
 // loadOf measures a text without knowing the grammar. It errs to more and
@@ -104,18 +104,21 @@ type load struct {
 func loadOf(text string) load {
 	d := depth{levels: []level{{}}, times: 1}
 	l := lex.Lexer{Text: []byte(text)}
+	end := 0
 	for {
 		t := l.Next()
 		if t.Kind == lex.EOF {
 			break
 		}
-		d.token(t, text[t.Start:t.End])
+		d.size += (t.End - end) * d.times
 		d.load.tokens += 1 + (d.times-1)*(1+(t.End-t.Start)/repeatedBytes)
+		d.token(t, text[t.Start:t.End])
+		end = t.End
 	}
 	for len(d.levels) > 1 {
 		d.pop()
 	}
-	d.endOfStatement(len(text))
+	d.endOfStatement()
 	return d.load
 }
 
@@ -151,7 +154,7 @@ func (v *level) endPart() {
 // depth is how deep a text's tree is so far.
 type depth struct {
 	load   load // of the statements that ended
-	start  int  // of the one that has not
+	size   int  // of the one that has not
 	levels []level
 	times  int      // how often the tree holds what is read
 	after  lex.Kind // the token before
@@ -172,7 +175,7 @@ func (d *depth) token(t lex.Token, text string) {
 			d.source()
 		}
 	case kind == lex.Punct && text[0] == ';':
-		d.semicolon(t.End)
+		d.semicolon()
 	case kind == lex.Punct:
 		d.punctuation(text[0])
 	}
@@ -224,12 +227,12 @@ func (d *depth) closeBracket() {
 }
 
 // semicolon ends a statement, or one of those in a rule's brackets.
-func (d *depth) semicolon(at int) {
+func (d *depth) semicolon() {
 	for len(d.levels) > 1 && d.top().isCase {
 		d.pop()
 	}
 	if len(d.levels) == 1 {
-		d.endOfStatement(at)
+		d.endOfStatement()
 		return
 	}
 	d.endSource()
@@ -237,12 +240,12 @@ func (d *depth) semicolon(at int) {
 	*top = level{base: top.base, ended: top.height()}
 }
 
-func (d *depth) endOfStatement(at int) {
+func (d *depth) endOfStatement() {
 	d.endSource()
 	levels := d.levels[0].height()
 	d.load.levels = max(d.load.levels, levels)
-	d.load.work += (at - d.start) * levels
-	d.levels[0], d.start = level{}, at
+	d.load.work += min(d.size, maxWork+1) * levels // which does not overflow so
+	d.levels[0], d.size = level{}, 0
 }
 
 // pop closes the innermost level; the outermost stays open whatever comes.
