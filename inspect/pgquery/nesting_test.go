@@ -248,7 +248,7 @@ func TestRepeatedSourcesAreCounted(t *testing.T) {
 	nested := func(columns string, n int) string {
 		return strings.Repeat("UPDATE t SET ("+columns+")=(WITH x AS (", n) + "SELECT 1" + strings.Repeat(") SELECT 1)", n)
 	}
-	many := "a" + strings.Repeat(",a", 200)
+	many := "a" + strings.Repeat(",a", 60)
 	for _, text := range []string{
 		nested("a,b", 6), nested("a,b,c", 4), nested(many, 1),
 		"UPDATE t SET (" + many + ") /**/ = --\n (SELECT " + many + ")",
