@@ -31,6 +31,7 @@ const (
 	KindCopyTo             Kind = "COPY TO"   // its tag is COPY
 	KindSet                Kind = "SET"       // SET, RESET and SET TRANSACTION alike are told apart by Statement.Set
 	KindReset              Kind = "RESET"
+	KindShow               Kind = "SHOW"
 	KindPrepare            Kind = "PREPARE"
 	KindExecute            Kind = "EXECUTE"
 	KindDeallocate         Kind = "DEALLOCATE"
@@ -195,10 +196,17 @@ type Statement struct {
 	Calls []Call // of functions, and of operators that are not built in, as far as the text or what it leads to names them; no duplicates
 
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
-	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, a relation's new name, or schema.name of the procedure that CALL names
+	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, setting (SHOW), a relation's new name, or schema.name of the procedure that CALL names
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
 
 	Why string // why the class is Unknown; "" otherwise
+
+	// Plain is set for a change of rows in which nothing of a user's can run,
+	// as far as the text shows: one table, constants, comparisons, now(). It
+	// rests on names meaning what they mean in PostgreSQL itself, and on Columns
+	// being columns of the table.
+	Plain   bool
+	Columns []string
 }
 
 // WaitsFor reports whether the statement, as DDL, may wait for its lock on one

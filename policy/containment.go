@@ -50,10 +50,11 @@ type Containment struct {
 	// begun in an earlier epoch are in flight.
 	Epoch uint64 `json:"epoch"`
 
-	InFlight   InFlight  `json:"in_flight,omitempty"`  // ReadOnlyMode only
-	DrainUntil time.Time `json:"drain_until,omitzero"` // ReadOnlyMode: until then transactions in flight may go on
-	Except     []string  `json:"except,omitempty"`     // ReadOnlyMode only: users, or patterns of them, who may write all the same
-	Refuse     bool      `json:"refuse,omitempty"`     // Pause: refuse at once instead of holding
+	InFlight   InFlight  `json:"in_flight,omitempty"`       // ReadOnlyMode only
+	DrainUntil time.Time `json:"drain_until,omitzero"`      // ReadOnlyMode: until then transactions in flight may go on
+	Except     []string  `json:"except,omitempty"`          // ReadOnlyMode only: users, or patterns of them, who may write all the same
+	Writable   []string  `json:"writable_tables,omitempty"` // ReadOnlyMode only: tables that may be written all the same
+	Refuse     bool      `json:"refuse,omitempty"`          // Pause: refuse at once instead of holding
 
 	// MaxHold is for how long a pause holds a new transaction before it is
 	// refused, and read-only what may write before it is treated as read-only

@@ -30,6 +30,7 @@ type spec struct {
 	tags     []tagRule
 	unknown  unknownText
 	rules    *[]rule
+	writable *[]string
 }
 
 // Parse reads a policy. What it does not say comes from the profile's default
@@ -83,6 +84,9 @@ func (s *spec) over(base *spec) *spec {
 	if out.unknown == "" {
 		out.unknown = base.unknown
 	}
+	if out.writable == nil {
+		out.writable = base.writable
+	}
 	out.tags = append(append([]tagRule{}, base.tags...), s.tags...)
 	return &out
 }
@@ -97,6 +101,9 @@ func (r *reader) spec(n *yaml.Node) *spec {
 			s.unknown = unknownText(r.oneOf(n, "unknown", string(carefulUnknown), string(refuseUnknown), string(allowUnknown)))
 		}},
 		{"rules", func(n *yaml.Node) { s.rules = new(r.rules(n)) }},
+		{"read_only", func(n *yaml.Node) {
+			r.mapping(n, "read_only", []field{{"writable_tables", func(n *yaml.Node) { s.writable = new(r.writable(n)) }}})
+		}},
 	})
 	if ok && s.profile == "" && len(r.problems) == 0 {
 		r.complain(n, "the policy has no profile: write profile: odoo or profile: postgres")
@@ -110,6 +117,21 @@ func (r *reader) tables(n *yaml.Node, what string) []string {
 	for _, item := range r.items(n, what) {
 		if s, ok := r.text(item, what); ok && r.checkTable(item, s) {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// writable reads the tables that may be written during read-only; the list may
+// be empty.
+func (r *reader) writable(n *yaml.Node) []string {
+	out := r.texts(n, "writable_tables")
+	if len(out) > MaxWritable {
+		r.complain(n, "writable_tables names %d tables: use at most %d", len(out), MaxWritable)
+	}
+	for i, s := range out {
+		if wrong := CheckWritable(s); wrong != "" {
+			r.complain(n.Content[min(i, len(n.Content)-1)], "%s", wrong)
 		}
 	}
 	return out
@@ -369,6 +391,9 @@ func (r *reader) ddl(n *yaml.Node) *ddl {
 func compile(s *spec) *Policy {
 	p := &Policy{profile: s.profile, unknown: s.unknown, tags: s.tags, rules: *s.rules, critical: newTableSet(*s.critical)}
 	p.codes = codesOf(s.profile)
+	if s.writable != nil {
+		p.writable = *s.writable
+	}
 	for i := range p.rules {
 		one := &p.rules[i]
 		if one.critical {

@@ -28,7 +28,8 @@ type Policy struct {
 	critical *tableSet
 	unknown  unknownText
 	tags     []tagRule
-	rules    []rule // in the order of the file
+	rules    []rule   // in the order of the file
+	writable []string // tables that may be written during read-only, where the operator does not say
 
 	index    *ruleIndex
 	atBegin  *ruleIndex // rules with a throttle, by subject

@@ -71,7 +71,7 @@ func (c *Containment) stageOf(r *Request) stage {
 	switch {
 	case r.Tx == TxIdle || r.TxEpoch >= c.Epoch:
 		return readOnly
-	case c.lets(r.Now):
+	case c.lets(r.Now) && !r.Fenced: // one that was not to write anything else is not let do so now
 		return draining
 	default:
 		return gated
@@ -83,11 +83,12 @@ type readOnlyView struct {
 	stage stage // the strictest
 	by    *Containment
 	gated bool // one of them does not let the open transaction commit a change
+	fence bool // all of them let some tables be written
 	hold  bool // all of them would hold what writes
 }
 
 func (s *Snapshot) readOnlyView(r *Request) readOnlyView {
-	v := readOnlyView{hold: true}
+	v := readOnlyView{hold: true, fence: true}
 	for i := range s.Containments {
 		c := &s.Containments[i]
 		if !c.inForce(ReadOnlyMode, r.Subject, r.Now) {
@@ -96,6 +97,7 @@ func (s *Snapshot) readOnlyView(r *Request) readOnlyView {
 		st := c.stageOf(r)
 		v.gated = v.gated || st == gated
 		v.hold = v.hold && c.Holds()
+		v.fence = v.fence && len(c.Writable) > 0
 		if st > v.stage || st == v.stage && v.by.Holds() && !c.Holds() {
 			v.stage, v.by = st, c
 		}
@@ -121,9 +123,16 @@ func (s *Snapshot) applyReadOnly(r *Request, o *Obligations) *Refusal {
 		o.ReadOnly = chains(r.Batch)
 		return nil
 	}
-	o.ReadOnly = true
+	o.Fence = v.fence && v.stage == readOnly
+	if o.Fence {
+		o.Write = s.plainWrite(r)
+	}
+	o.ReadOnly = o.Write == nil
 	o.GateCommit = (v.gated || r.TxOpaque) && commits(r.Batch)
-	return s.objects(r, &v)
+	if !o.ReadOnly {
+		return nil
+	}
+	return s.objects(r, &v, o.Fence)
 }
 
 // holds reports whether the request waits: it may write, has not waited for
@@ -158,10 +167,10 @@ func mayWrite(b *inspect.Batch) bool {
 
 // objects returns the refusal of a batch of which something may be changed in
 // spite of a read-only transaction, or that would fail in it; nil when nothing
-// may.
-func (s *Snapshot) objects(r *Request, v *readOnlyView) *Refusal {
+// may. fence says that some tables may be written.
+func (s *Snapshot) objects(r *Request, v *readOnlyView, fence bool) *Refusal {
 	if b := r.Batch; b.Why != "" {
-		return s.Policy.readOnlyRefusal(v.by, "unclassified text", v.waited(r, "Nobody can tell what it would do: "+sentence(b.Why)))
+		return s.Policy.readOnlyRefusal(v.by, "unclassified text", v.waited(r, "Nobody can tell what it would do: "+sentence(b.Why)+s.notPlain(r, fence)))
 	}
 	for i := range r.Batch.Statements {
 		st := &r.Batch.Statements[i]
@@ -175,7 +184,7 @@ func (s *Snapshot) objects(r *Request, v *readOnlyView) *Refusal {
 			why = effectObjection(st)
 		}
 		if why != "" {
-			return s.Policy.readOnlyRefusal(v.by, deed(st, worst(st)), v.waited(r, why))
+			return s.Policy.readOnlyRefusal(v.by, deed(st, worst(st)), v.waited(r, why+s.notPlain(r, fence)))
 		}
 	}
 	return nil
@@ -228,6 +237,8 @@ func effectObjection(s *inspect.Statement) string {
 		return "Two-phase commit would carry changes past read-only."
 	case asksReadWrite(s):
 		return "It asks for read-write transactions."
+	case takesOurName(s):
+		return "The savepoint's name is lockkeeper's own."
 	default:
 		return ""
 	}

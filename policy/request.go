@@ -34,6 +34,7 @@ type Request struct {
 	Tx      TxStatus  // when the statement begins, as far as known
 	TxEpoch uint64    // Snapshot.Epoch when the open transaction began; 0 when Tx is TxIdle
 	Now     time.Time // the decision's time
+	Fenced  bool      // the open transaction began behind a fence: see Obligations.Fence
 
 	Waited    time.Duration // how long it has been held already
 	InBlock   bool          // a BEGIN has begun the open transaction, and nothing is owed: that is certain
@@ -95,6 +96,12 @@ type Obligations struct {
 
 	ReadOnly   bool // the transaction must be READ ONLY in the server
 	GateCommit bool // this commits a transaction that began before read-only: refuse if it has written
+
+	// Fence is set where some tables may be written during read-only. A
+	// transaction block is READ WRITE then, and ReadOnly is for the statement:
+	// everything in the block but a Write stands in a READ ONLY subtransaction.
+	Fence bool
+	Write *PlainWrite // a change that may be made READ WRITE, if the server agrees; nil in the common case
 }
 
 // Hold is a wait in the proxy before the statement is forwarded. It applies

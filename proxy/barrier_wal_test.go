@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,11 +23,13 @@ import (
 
 // TestBarrierHoldsInTheWAL flips read-only under writers of many kinds and
 // reads the WAL behind the position that the barrier printed: no transaction
-// that changed a user relation may commit there.
+// may commit there that changed a user relation other than the one that may be
+// written, its index and its sequence.
 func TestBarrierHoldsInTheWAL(t *testing.T) {
 	pg := pgtest.Start(t, pgtest.Setting("autovacuum", "off"), pgtest.Setting("max_connections", "60"))
 	g := newGuard(t, func(s *setup) { s.pg = pg })
 	pg.MustExec(t, g.db, `create table wal_probe(id bigserial primary key, v text);
+		create table wal_login(id bigserial primary key, v text);
 		create function slow_write(seconds float8) returns void language plpgsql as
 		$$begin perform pg_sleep(seconds); insert into public.wal_probe(v) values ('slow'); end$$;
 		insert into wal_probe(v) select 'x' from generate_series(1, 100)`)
@@ -44,7 +47,7 @@ func TestBarrierHoldsInTheWAL(t *testing.T) {
 			if c.InFlight == policy.Drain {
 				c.DrainUntil = time.Now().Add(200 * time.Millisecond)
 			}
-			c.ID, c.Reason = "flip"+strconv.Itoa(i), "test"
+			c.ID, c.Reason, c.Writable = "flip"+strconv.Itoa(i), "test", []string{"wal_login"}
 			put := g.contain(c)
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
@@ -56,13 +59,14 @@ func TestBarrierHoldsInTheWAL(t *testing.T) {
 				t.Fatalf("reports: %+v", reports)
 			}
 			w.waitForRefusals(t, 40) // attempts behind the flip
+			w.waitForLogins(t, 5)
 			g.contain()
 			done := w.done.Load()
 			w.waitFor(t, int(done)+20) // writes go on
 			w.stop()
 
 			t.Logf("barrier at %s, %d written, %d refused, %d sessions waited for, %d cancelled", reports[0].LSN, w.done.Load(), w.refused.Load(), reports[0].Waited, reports[0].Cancelled)
-			assertNoCommits(t, pg, from, reports[0].LSN, w.lifted)
+			assertNoCommits(t, pg, from, reports[0].LSN, w.lifted, filenodes(t, pg, g.db, "wal_login"))
 		})
 	}
 }
@@ -73,6 +77,7 @@ type writers struct {
 	cancel        context.CancelFunc
 	wg            sync.WaitGroup
 	done, refused atomic.Int64
+	logins        atomic.Int64
 	lifted        string
 }
 
@@ -87,7 +92,37 @@ func startWriters(t *testing.T, g *guard) *writers {
 		mode := []string{"simple_protocol", "exec", "cache_statement"}[i%3]
 		w.wg.Go(func() { w.write(ctx, mode, f) })
 	}
+	w.wg.Go(func() { w.write(ctx, "simple_protocol", w.login) })
+	w.wg.Go(func() { w.write(ctx, "cache_statement", w.login) })
 	return w
+}
+
+// login writes to the table that may be written, alone and among reads, and
+// tries to write to another beside it.
+func (w *writers) login(ctx context.Context, c *pgx.Conn) error {
+	for _, sql := range []string{
+		"insert into wal_login(v) values ('alone')", "begin", "select count(*) from wal_probe where id < 5", "insert into wal_login(v) values ('block')", "savepoint a",
+		"select 1", "update wal_login set v = 'b' where id = 1", "release a", "commit",
+	} {
+		if _, err := c.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	w.logins.Add(1)
+	for _, sql := range []string{"begin", "insert into wal_login(v) values ('beside')", "select slow_write(0)", "commit"} {
+		if _, err := c.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitForLogins is waitForRefusals for what is let through.
+func (w *writers) waitForLogins(t *testing.T, n int64) {
+	t.Helper()
+	start := w.logins.Load()
+	eventually(t, "logins", func() bool { return w.logins.Load() >= start+n })
+	w.lifted = w.g.pg.Value(t, w.g.db, "select pg_current_wal_insert_lsn()")
 }
 
 func (w *writers) write(ctx context.Context, mode string, f func(context.Context, *pgx.Conn) error) {
@@ -201,19 +236,21 @@ var (
 )
 
 // assertNoCommits reads the WAL from one position on and fails for every
-// transaction that changed a user relation and committed between the barrier
-// and the end of read-only.
-func assertNoCommits(t *testing.T, pg *pgtest.Server, from, barrier, lifted string) {
+// transaction that changed a user relation, none of those that may be written,
+// and committed between the barrier and the end of read-only.
+func assertNoCommits(t *testing.T, pg *pgtest.Server, from, barrier, lifted string, writable []string) {
 	t.Helper()
-	changed := map[string]bool{}
-	commits, checked := 0, 0
+	changed, let := map[string]bool{}, map[string]bool{}
+	commits, checked, logins := 0, 0, 0
 	for _, line := range readWAL(t, pg, from) {
 		m := walXID.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
 		for _, r := range walRel.FindAllStringSubmatch(line, -1) {
-			if oid, _ := strconv.Atoi(r[1]); oid >= firstUser {
+			if slices.Contains(writable, r[1]) {
+				let[m[1]] = true
+			} else if oid, _ := strconv.Atoi(r[1]); oid >= firstUser {
 				changed[m[1]] = true
 			}
 		}
@@ -234,12 +271,30 @@ func assertNoCommits(t *testing.T, pg *pgtest.Server, from, barrier, lifted stri
 			if changed[x] {
 				t.Errorf("behind the barrier at %s: %s", barrier, line)
 			}
+			if let[x] {
+				logins++
+			}
 		}
 	}
 	if commits == 0 || len(changed) == 0 {
 		t.Fatalf("the WAL shows %d commits and %d writers: nothing was checked", commits, len(changed))
 	}
-	t.Logf("%d commits read, %d behind the barrier, %d transactions with changes", commits, checked, len(changed))
+	if logins == 0 {
+		t.Error("nothing was written behind the barrier, not even where it may be")
+	}
+	t.Logf("%d commits read, %d behind the barrier, %d of them of what may be written, %d transactions with other changes", commits, checked, logins, len(changed))
+}
+
+// filenodes are those of a table, its indexes and the sequence of its id, as the
+// WAL has them.
+func filenodes(t *testing.T, pg *pgtest.Server, db, table string) []string {
+	t.Helper()
+	var out []string
+	for _, row := range pg.MustQuery(t, db, `select pg_relation_filenode(oid) from pg_class where oid = '`+table+`'::regclass
+		or oid = pg_get_serial_sequence('`+table+`', 'id')::regclass or oid in (select indexrelid from pg_index where indrelid = '`+table+`'::regclass)`) {
+		out = append(out, row[0])
+	}
+	return out
 }
 
 // readWAL returns the WAL's records from a position on as pg_waldump writes

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,10 +134,15 @@ func extended(sql string) string {
 }
 
 // Nothing undoes read-only, in any protocol: each way out ends with an attempt
-// to write, and a COMMIT, and the tables are what they were.
+// to write, and a COMMIT, and the tables are what they were. That is so, too,
+// where another table may be written and was: then the block is READ WRITE.
 func TestNothingUndoesReadOnly(t *testing.T) {
 	g := undoGuard(t)
-	g.tryWaysOut("directly", g.addr, allProtocols, func(p *peer) *peer { return p })
+	attempts{where: "directly", addr: g.addr, protocols: allProtocols}.tryOn(g)
+	g.pg.MustExec(t, g.db, "create table res_users_log (create_uid int)")
+	writable := []string{"res_users_log"}
+	attempts{where: "with a table", addr: g.addr, protocols: allProtocols, writable: writable}.tryOn(g)
+	attempts{where: "behind a change of it", addr: g.addr, protocols: allProtocols, writable: writable, first: "insert into res_users_log (create_uid) values (1)"}.tryOn(g)
 }
 
 // Nor does it through PgBouncer, whose connections were opened before read-only
@@ -150,7 +156,7 @@ func TestNothingUndoesReadOnlyThroughPgBouncer(t *testing.T) {
 			settings["max_prepared_statements"] = "0" // statements of the protocol stay, too
 		}
 		b := pgtest.StartBouncer(t, pgtest.BouncerConfig{Server: g.addr, Settings: settings})
-		g.tryWaysOut("PgBouncer, "+mode+" mode", b.Addr(), protocols, func(p *peer) *peer {
+		attempts{where: "PgBouncer, " + mode + " mode", addr: b.Addr(), protocols: protocols, next: func(p *peer) *peer {
 			if p.status != 'I' {
 				return p
 			}
@@ -165,7 +171,7 @@ func TestNothingUndoesReadOnlyThroughPgBouncer(t *testing.T) {
 				t.Errorf("%s mode: process %s answered before read-only, and %s does now", mode, pid, got)
 			}
 			return stranger
-		})
+		}}.tryOn(g)
 	}
 }
 
@@ -173,17 +179,25 @@ const whoAnswers = "select pg_backend_pid()"
 
 var allProtocols = []string{"simple", "extended", "pipelined"}
 
-// tryWaysOut tries each way out in each protocol, at an address; next says which
-// client goes on once read-only is in force.
-func (g *guard) tryWaysOut(where, addr string, protocols []string, next func(*peer) *peer) {
+// attempts are how the ways out are tried.
+type attempts struct {
+	where, addr string
+	protocols   []string
+	next        func(*peer) *peer // who goes on once read-only is in force; nil: who was there before
+	writable    []string          // tables that may be written
+	first       string            // a statement before the attempt to write; "" is none
+}
+
+// tryOn tries each way out in each protocol.
+func (a attempts) tryOn(g *guard) {
 	g.t.Helper()
 	const state = "select (select count(*) from bus_bus) || ' messages, ' || (select count(*) from res_partner where name = 'x') || ' partners, ' || (select count(*) from pg_db_role_setting) || ' settings'"
 	d := g.directPeer()
 	n := 0
 	for i, way := range waysOut {
-		for j, protocol := range protocols {
+		for j, protocol := range a.protocols {
 			write := []string{insert, "select writes()"}[(i+j)%2]
-			p := newPeer(g.t, addr, "postgres", g.db)
+			p := newPeer(g.t, a.addr, "postgres", g.db)
 			p.ok("discard all") // of a pooled connection
 			if way.ready != "" {
 				p.run("P ready " + way.ready + " ; S")
@@ -192,23 +206,29 @@ func (g *guard) tryWaysOut(where, addr string, protocols []string, next func(*pe
 				p.run("Q " + sql)
 			}
 			before := d.value(state)
-			g.readOnly(policy.RefuseCommit, 0)
-			p = next(p)
-			got := wireProtocols[protocol](p, append(append([]string(nil), way.since...), write, "commit"))
+			g.readOnlyBut(a.writable...)
+			if a.next != nil {
+				p = a.next(p)
+			}
+			texts := slices.Clone(way.since)
+			if a.first != "" {
+				texts = append(texts, a.first)
+			}
+			got := wireProtocols[protocol](p, append(texts, write, "commit"))
 			if !strings.Contains(got, "E ") {
-				g.t.Errorf("%s: %s, %s: %s: %s", where, way.name, protocol, write, got)
+				g.t.Errorf("%s: %s, %s: %s: %s", a.where, way.name, protocol, write, got)
 			}
 			if after := d.value(state); after != before {
-				g.t.Errorf("%s: %s, %s: %s: the server had %s, and has %s: %s", where, way.name, protocol, write, before, after, got)
+				g.t.Errorf("%s: %s, %s: %s: the server had %s, and has %s: %s", a.where, way.name, protocol, write, before, after, got)
 			}
 			p.end()
 			g.contain()
 			n++
 		}
 	}
-	g.t.Logf("%s: %d ways, %d attempts", where, len(waysOut), n)
+	g.t.Logf("%s: %d ways, %d attempts", a.where, len(waysOut), n)
 	if got := d.value("select count(*) from pg_prepared_xacts"); got != "0" {
-		g.t.Errorf("%s: %s prepared transactions", where, got)
+		g.t.Errorf("%s: %s prepared transactions", a.where, got)
 	}
 }
 

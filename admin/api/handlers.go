@@ -81,6 +81,7 @@ func (h *Handler) setMode(r *http.Request) (any, error) {
 		in, err := h.deps.Control.SetReadOnly(context.WithoutCancel(r.Context()), control.ReadOnly{
 			Scope: req.Scope, InFlight: req.InFlight, Drain: time.Duration(req.Drain),
 			MaxWait: time.Duration(req.MaxWait), For: time.Duration(req.For), Hold: hold, Except: req.Except,
+			Writable: req.Writable, NoWritable: req.NoWritable,
 		}, who)
 		if err != nil {
 			return nil, err

@@ -53,6 +53,11 @@ type ModeRequest struct {
 	Except   []string        `json:"except,omitempty"`   // read-only and hold: users who may write all the same
 	For      policy.Duration `json:"for,omitempty"`
 	Reason   string          `json:"reason"`
+
+	// Read-only and hold: tables that may be written all the same. Where none
+	// are named they are the policy's, or with NoWritable none.
+	Writable   []string `json:"writable_tables,omitempty"`
+	NoWritable bool     `json:"no_writable_tables,omitempty"`
 }
 
 // Change is the answer to requests that put in force or lift.

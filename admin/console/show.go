@@ -74,9 +74,9 @@ func views() []view {
 		{"LISTS", "list items", func(k *client, _ context.Context) ([][]any, error) { return k.lists(), nil }},
 		{"LOCKS", "server pid session user database application_name state relation type mode granted blocked_by", (*client).locks},
 		{"MEM", "name size used free memtotal", func(*client, context.Context) ([][]any, error) { return memory(), nil }},
-		{"MODE", "mode scoped since profile rules", func(k *client, _ context.Context) ([][]any, error) {
+		{"MODE", "mode scoped since profile rules writable_tables", func(k *client, _ context.Context) ([][]any, error) {
 			s := k.c.deps.Control.Status()
-			return [][]any{{s.Mode, s.Scoped, s.Since, s.Profile, s.Rules}}, nil
+			return [][]any{{s.Mode, s.Scoped, s.Since, s.Profile, s.Rules, strings.Join(s.WritableTables(), ", ")}}, nil
 		}},
 		{"PAUSES", "id kind database user application tag since until author reason waits_for", func(k *client, _ context.Context) ([][]any, error) { return k.pauses(), nil }},
 		{"POOLS", "database user cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled sv_idle sv_used " +

@@ -243,8 +243,8 @@ func keepPromise(n, old *policy.Containment) {
 	if n.Kind != policy.ReadOnlyMode {
 		return
 	}
-	if len(old.Except) == 0 || slices.Equal(old.Except, n.Except) {
-		n.Epoch = old.Epoch // nothing that began since could write
+	if (len(old.Except) == 0 || slices.Equal(old.Except, n.Except)) && n.LetsWrite(old.Writable) {
+		n.Epoch = old.Epoch // nothing that began since could write what n does not let be written
 	}
 	switch {
 	case n.InFlight == policy.RefuseCommit:

@@ -35,6 +35,9 @@ type ReadOnly struct {
 	For      time.Duration   // 0: until lifted
 	Hold     time.Duration   // mode hold: how long what may write waits before it is treated as in read-only; 0 is read-only
 	Except   []string        // users, or patterns of them, who may write all the same
+
+	Writable   []string // tables that may be written all the same; those of the policy where it is empty
+	NoWritable bool     // none may be
 }
 
 // maxExcept bounds the users who may write all the same.
@@ -54,6 +57,17 @@ func (r *ReadOnly) validate() error {
 	}
 	if len(r.Except) > maxExcept {
 		return invalid("Use a pattern, as in repair_*.", "there are more than %d exceptions", maxExcept)
+	}
+	if r.NoWritable && len(r.Writable) > 0 {
+		return invalid("Choose one.", "no table may be written, and some are named")
+	}
+	if len(r.Writable) > policy.MaxWritable {
+		return invalid("", "more than %d tables may be written", policy.MaxWritable)
+	}
+	for _, table := range r.Writable {
+		if wrong := policy.CheckWritable(table); wrong != "" {
+			return invalid("", "%s", wrong)
+		}
 	}
 	for _, user := range r.Except {
 		if strings.Trim(user, "*") == "" {
@@ -106,6 +120,7 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 	}
 	n := policy.Containment{
 		Kind: policy.ReadOnlyMode, Scope: r.Scope, InFlight: r.InFlight, MaxHold: policy.Duration(r.Hold), Except: r.Except,
+		Writable: c.writable(&r),
 	}
 	if drain > 0 {
 		n.DrainUntil = c.opts.Now().UTC().Add(drain)
@@ -115,6 +130,15 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 		return InForce{Containment: n}, err
 	}
 	return c.awaitBarrier(ctx, p, n, max(0, n.DrainUntil.Sub(c.opts.Now()))+barrierGrace)
+}
+
+// writable returns the tables that may be written during read-only.
+func (c *Control) writable(r *ReadOnly) []string {
+	snap := c.opts.Decider.Current()
+	if r.NoWritable || len(r.Writable) > 0 || snap == nil || snap.Policy == nil {
+		return r.Writable
+	}
+	return snap.Policy.WritableTables()
 }
 
 // awaitBarrier waits until the containment holds, and keeps and records how
@@ -301,6 +325,9 @@ func describe(o *policy.Containment) string {
 	}
 	if len(o.Except) > 0 {
 		parts = append(parts, "except user "+strings.Join(o.Except, ", "))
+	}
+	if len(o.Writable) > 0 {
+		parts = append(parts, "but for writes to "+strings.Join(o.Writable, ", "))
 	}
 	if o.Kind == policy.Pause && o.Refuse {
 		parts = append(parts, "refused at once")

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"lockkeeper/inspect/catalog"
@@ -118,6 +119,17 @@ func (s *Status) onlyHolds() bool {
 		}
 	}
 	return true
+}
+
+// WritableTables returns, sorted, what some read-only containment in force lets
+// be written.
+func (s *Status) WritableTables() []string {
+	var all []string
+	for i := range s.Containments {
+		all = append(all, s.Containments[i].Writable...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // setMode sets the mode if a containment of the kind is in force, unscoped

@@ -110,7 +110,8 @@ func newMode(g *global) *cobra.Command {
 	var ch change
 	var inFlight string
 	var maxWait, maxHold time.Duration
-	var except []string
+	var except, writable []string
+	var noWritable bool
 	cmd := &cobra.Command{
 		Use:   "mode [read-only|hold|normal|observe]",
 		Short: "Show or switch the mode",
@@ -127,12 +128,17 @@ normal      lifts them: with --database, --user … those of exactly that scope,
 Several may be in force at a time, for different scopes; --database, --user and --application are patterns in which * stands for
 any letters. Users named with --except may write all the same, and are not covered by what the command prints.
 
+Some tables may be written all the same, so that people can log in: those of the policy's read_only.writable_tables (profile odoo
+has some), or those that you name with --writable-table, or none with --no-writable-tables. Only plain changes pass, of such a table
+and of nothing else, as the server itself is asked to confirm.
+
 Transactions that are open when read-only begins may end as they like for --max-wait (finish), for a time of your choice
 (drain=10s), or may not commit a change any more (refuse-commit, which also cancels what runs).`,
 		Example: `  lockkeeper mode
   lockkeeper mode read-only --reason "incident 42" --in-flight refuse-commit
   lockkeeper mode read-only --reason "copy the database" --in-flight drain=10s --for 30m --database prod
   lockkeeper mode read-only --reason "repair" --except user=repair
+  lockkeeper mode read-only --reason "copy the filestore" --writable-table res_users_log --writable-table bus_bus
   lockkeeper mode hold --reason "add a column" --max-hold 20s --in-flight drain=5s --for 1m
   lockkeeper mode observe --reason "rule 7 refuses the closing of the year" --for 1h
   lockkeeper mode normal --reason "incident 42 is over"`,
@@ -144,6 +150,7 @@ Transactions that are open when read-only begins may end as they like for --max-
 			}
 			req := api.ModeRequest{
 				Mode: args[0], Scope: ch.scope, For: policy.Duration(ch.lifetime), MaxWait: policy.Duration(maxWait), MaxHold: policy.Duration(maxHold), Reason: ch.reason,
+				Writable: writable, NoWritable: noWritable,
 			}
 			if err := parseMode(&req, inFlight, except); err != nil {
 				return err
@@ -165,6 +172,8 @@ Transactions that are open when read-only begins may end as they like for --max-
 	f.DurationVar(&maxWait, "max-wait", 0, "read-only with finish: for how long open transactions may go on (default 5m)")
 	f.DurationVar(&maxHold, "max-hold", 0, "hold: for how long what may write waits (default 30s)")
 	f.StringArrayVar(&except, "except", nil, "read-only and hold: user=NAME who may write all the same; may be repeated")
+	f.StringArrayVar(&writable, "writable-table", nil, "read-only and hold: a table that may be written, as table (of schema public) or schema.table; may be repeated (default the policy's)")
+	f.BoolVar(&noWritable, "no-writable-tables", false, "read-only and hold: no table may be written")
 	return cmd
 }
 
@@ -177,6 +186,10 @@ func parseMode(req *api.ModeRequest, inFlight string, except []string) error {
 		return misused("switching the mode needs --reason")
 	case !readOnly && (inFlight != "" || req.MaxWait != 0 || len(except) > 0):
 		return misused("--in-flight, --max-wait and --except are for read-only and hold")
+	case !readOnly && (len(req.Writable) > 0 || req.NoWritable):
+		return misused("--writable-table and --no-writable-tables are for read-only and hold")
+	case req.NoWritable && len(req.Writable) > 0:
+		return misused("--no-writable-tables and --writable-table exclude each other")
 	case req.Mode != control.ModeHold && req.MaxHold != 0:
 		return misused("--max-hold is for hold")
 	case req.Mode == control.ModeNormal && req.For != 0:

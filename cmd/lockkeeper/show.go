@@ -129,6 +129,9 @@ func remarks(c *control.InForce) string {
 	if len(c.Except) > 0 {
 		parts = append(parts, "NOT FOR user "+strings.Join(c.Except, ", "))
 	}
+	if len(c.Writable) > 0 {
+		parts = append(parts, "WRITABLE: "+strings.Join(c.Writable, ", "))
+	}
 	return strings.Join(parts, ", ")
 }
 

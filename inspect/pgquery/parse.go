@@ -109,6 +109,7 @@ func traced(raw *pg.RawStmt) (inspect.Statement, []inspect.Constant) {
 	w := &walker{}
 	w.statement(raw.Stmt)
 	st := w.finish()
+	st.Columns, st.Plain = plainChange(raw.Stmt)
 	st.Start, st.Len = int(raw.StmtLocation), int(raw.StmtLen)
 	if !isQuery(raw.Stmt) {
 		return st, nil

@@ -174,7 +174,7 @@ func TestWrappedStatements(t *testing.T) {
 		{`CALL "reports.refresh"()`, "unknown CALL # call"},
 		{`CALL "a.b".c()`, "unknown CALL # call"},
 		{"CALL db.reports.refresh()", "unknown CALL # call"},
-		{"SHOW lock_timeout", "read SHOW"},
+		{"SHOW lock_timeout", "read SHOW # name=lock_timeout"},
 	})
 }
 

@@ -268,7 +268,7 @@ func (w *walker) wrapper(n *pg.Node) bool {
 	case *pg.Node_CreateTableAsStmt:
 		w.createTableAs(v.CreateTableAsStmt)
 	case *pg.Node_VariableShowStmt:
-		w.st.Kind = "SHOW"
+		w.st.Kind, w.st.Name = inspect.KindShow, strings.ToLower(v.VariableShowStmt.Name)
 	case *pg.Node_DoStmt:
 		w.st.Class, w.st.Kind, w.st.Why = inspect.Unknown, inspect.KindDo, whyDo
 		w.hide(inspect.HiddenBlock)

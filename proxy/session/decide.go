@@ -32,7 +32,7 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 	}
 	d := snap.Decide(&policy.Request{
 		Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now, Waited: s.waited(now), Pipelined: s.seg.open,
-		InBlock: s.out.Len() == 0 && s.tx.block && !s.tx.implicit, TxOpaque: s.tx.opaque,
+		InBlock: s.out.Len() == 0 && s.tx.block && !s.tx.implicit, TxOpaque: s.tx.opaque, Fenced: s.tx.fence.begun,
 	})
 	if d.Verdict == policy.Disconnect && s.out.Len() > 0 {
 		return d, s.waitReplies() // the client first gets what it is owed
@@ -62,10 +62,10 @@ func (s *Session) status() policy.TxStatus {
 }
 
 // txEpoch returns the epoch from which the open transaction is known to be as
-// that epoch's read-only wants it. One that was not made READ ONLY began before
-// it, or under another subject.
+// that epoch's read-only wants it. One that was not made READ ONLY, and stands
+// behind no fence, began before it, or under another subject.
 func (s *Session) txEpoch() uint64 {
-	if s.status() != policy.TxIdle && !s.tx.armed {
+	if s.status() != policy.TxIdle && !s.tx.armed && !s.tx.fence.up {
 		return 0
 	}
 	return s.tx.epoch

@@ -159,6 +159,15 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return s.refuseExtended(b, &d, 'B', ""), false
 	}
 	o := &d.Obligations
+	if s.unsettled(o) {
+		return s.waitReplies(), false
+	}
+	s.leaveFence(o)
+	if s.fenced(o) && o.ReadOnly {
+		s.openSegment()
+		s.fenceBind(b)
+		return forward, true
+	}
 	armed := s.seg.armed || s.tx.armed && s.status() == policy.TxActive && !s.seg.ended
 	if o.ReadOnly && !o.GateCommit && !armed && !onlySettings(b) {
 		s.openSegment()
@@ -219,6 +228,9 @@ func (s *Session) execute(m wire.Message) action {
 	if act != forward {
 		return act
 	}
+	if s.unsettled(&d.Obligations) {
+		return s.waitReplies()
+	}
 	s.decision = d
 	if d.Obligations.Hold != nil { // with no Bind before it: a portal of SQL
 		if act, goOn := s.hold(&s.decision); !goOn {
@@ -235,7 +247,7 @@ func (s *Session) execute(m wire.Message) action {
 		}
 		return s.refuseExtended(b, &s.decision, 'E', "")
 	}
-	x := &execution{batch: b, d: &s.decision}
+	x := &execution{batch: b, d: &s.decision, bound: portal.seq}
 	if act, goOn := s.prepareExecute(x); !goOn {
 		return act
 	}
@@ -246,8 +258,10 @@ func (s *Session) execute(m wire.Message) action {
 type execution struct {
 	batch         *inspect.Batch
 	d             *policy.Decision
+	bound         uint64   // the Bind's reply
 	before, after []string // statements of ours
 	afterFlags    flag
+	fences        bool // it begins a block behind a fence
 }
 
 // prepareExecute finds out what has to be known first. It reports whether the
@@ -257,13 +271,33 @@ func (s *Session) prepareExecute(x *execution) (action, bool) {
 	switch {
 	case o.GateCommit:
 		return s.gateExecute(x)
+	case o.Write != nil:
+		return s.writeExecute(x)
 	case o.ReadOnly:
-		s.armAfter(x)
+		s.armExecute(x)
 		return forward, true
 	case o.LockTimeout > 0 || o.StatementTimeout > 0:
 		return s.bracketExecute(x)
 	default:
 		return forward, true
+	}
+}
+
+// armExecute sees to it that an Execute runs in a READ ONLY transaction, as far
+// as its Bind has not, and so does what runs in the transaction that it begins.
+func (s *Session) armExecute(x *execution) {
+	switch {
+	case s.fenced(&x.d.Obligations):
+		for i := range x.batch.Statements {
+			x.before = append(x.before, s.tx.fence.before(&x.batch.Statements[i], s.aborted())...)
+		}
+		if s.newBlock(x.batch) != 0 { // AND CHAIN
+			s.armAfter(x)
+		}
+	case s.fences(x.batch, &x.d.Obligations):
+		x.fences = true
+	default:
+		s.armAfter(x)
 	}
 }
 
@@ -364,6 +398,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	s.decided(x.batch, x.d)
 	s.observe(x.batch)
 	s.openSegment()
+	s.leaveFence(&x.d.Obligations)
 	for _, text := range x.before {
 		s.ourStatement(text, showError)
 	}
@@ -378,11 +413,15 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 		return forward
 	}
 	s.out.runs(r, x.batch)
-	r.began = s.host.Now()
+	r.began, s.ran = s.host.Now(), r.seq
 	s.throttled(r, x.d.Obligations.Throttles)
 	if x.d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
+	if x.fences {
+		r.flags, r.epoch = r.flags|begins, s.tx.epoch
+	}
+	s.seg.control = s.seg.control || controls(x.batch)
 	if endsBlock(x.batch) {
 		s.seg.armed, s.seg.ended = false, true
 		s.seg.writes = s.seg.writes && leavesBlock(true, x.batch)
@@ -395,6 +434,16 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 		s.ourStatement(text, x.afterFlags)
 	}
 	return discard
+}
+
+// controls reports whether a batch holds transaction control.
+func controls(b *inspect.Batch) bool {
+	for i := range b.Statements {
+		if b.Statements[i].Class == inspect.Control {
+			return true
+		}
+	}
+	return false
 }
 
 // endsBlock reports whether a batch ends a transaction, or goes back behind

@@ -123,6 +123,7 @@ func (s *Session) executed(b *inspect.Batch) *inspect.Batch {
 func executed(st inspect.Statement, known *inspect.Statement) inspect.Statement {
 	x := *known
 	x.Start, x.Len = st.Start, st.Len
+	x.Plain = false // its parameters may be anything
 	switch st.Kind {
 	case inspect.KindExecute:
 		return x

@@ -23,7 +23,7 @@ const (
 	awaited                    // ours: the client's message waits for it
 	plans                      // Bind: what it plans may change something already then
 	ends                       // Sync and Query: ends an implicit transaction that may have written
-	begins                     // with arms: stands directly behind what has begun the transaction
+	begins                     // with arms: stands directly behind what has begun the transaction; alone: begins one behind a fence
 
 	ours = hideBody | hideReady
 )
@@ -46,7 +46,7 @@ type reply struct {
 	rule    string            // with refuse: for the journal
 	began   time.Time         // Query and Execute
 	throt   []policy.Throttle // Query and Execute: what is charged with the rows written
-	epoch   uint64            // with begins: the snapshot's when it was sent
+	epoch   uint64            // with begins: of the transaction that it begins
 
 	name   string // Parse, Bind and Close: what to put back when it fails; ours: what to close
 	portal bool   // Close: of a portal

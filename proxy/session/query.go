@@ -57,6 +57,7 @@ type query struct {
 
 	inserts []insert // text of ours that goes into the client's
 	after   string   // a statement of ours that follows in the same exchange
+	fences  bool     // it begins a block behind a fence
 }
 
 // prepareQuery finds out what has to be known before a query is sent and how
@@ -66,6 +67,8 @@ func (s *Session) prepareQuery(q *query) (action, bool) {
 	switch {
 	case o.GateCommit:
 		return s.gateQuery(q)
+	case o.Write != nil:
+		return s.writeQuery(q)
 	case o.ReadOnly:
 		return s.armQuery(q)
 	case o.LockTimeout > 0 || o.StatementTimeout > 0:
@@ -84,7 +87,11 @@ func (s *Session) sendQuery(q *query) action {
 	if q.after != "" {
 		began = s.newBlock(q.batch)
 	}
+	s.leaveFence(&q.d.Obligations)
 	r := s.pushQuery(q.batch)
+	if q.fences {
+		r.flags, r.epoch = r.flags|begins, s.tx.epoch
+	}
 	s.throttled(r, q.d.Obligations.Throttles)
 	if q.d.Obligations.ReadOnly {
 		r.flags |= readOnly
@@ -121,7 +128,7 @@ func (s *Session) endOfSegment() flag {
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
 	s.out.runs(r, b)
-	r.began = s.host.Now()
+	r.began, s.ran = s.host.Now(), r.seq
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
@@ -233,7 +240,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	}
 	r := s.out.push('F', 0)
 	s.out.runs(r, b)
-	r.began = s.host.Now()
+	r.began, s.ran = s.host.Now(), r.seq
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
@@ -293,7 +300,12 @@ func (s *Session) armQuery(q *query) (action, bool) {
 		return s.waitReplies(), false
 	}
 	switch {
+	case s.fenced(&q.d.Obligations):
+		return s.fenceQuery(q)
 	case s.status() == policy.TxAborted, len(q.batch.Statements) == 0:
+		return forward, true
+	case !s.seg.open && s.fences(q.batch, &q.d.Obligations):
+		q.fences = true
 		return forward, true
 	case beginsBlock(q.batch):
 		q.after = setReadOnly

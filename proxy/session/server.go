@@ -191,7 +191,7 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 	switch {
 	case h.edit.hides(part):
 		act = discard
-		if h.flags&readOnly != 0 {
+		if h.flags&readOnly != 0 && !s.tx.fence.up {
 			s.tx.armed = true
 		}
 	case m.Type() == 'C':
@@ -243,6 +243,9 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	}
 	st := &h.batch.Statements[n]
 	s.follow(st, tag, h.seq)
+	if h.flags&begins != 0 {
+		s.tx.fence, s.tx.epoch = fence{begun: true, up: true}, h.epoch
+	}
 	if st.MayWrite() {
 		s.wrote(h, st, rows)
 	}
@@ -379,7 +382,7 @@ func written(st *inspect.Statement) *inspect.Relation {
 // endTransaction notes how the open transaction ends.
 func (s *Session) endTransaction(rolledBack bool) {
 	s.tx.failed = rolledBack
-	s.tx.armed, s.tx.armedTop, s.tx.opaque = false, false, false
+	s.tx.armed, s.tx.armedTop, s.tx.opaque, s.tx.fence = false, false, false, fence{}
 	s.tx.epoch = 0 // what is pipelined behind it began nobody knows when
 	s.closeTransaction(outcomeOf(rolledBack))
 }
@@ -439,7 +442,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	s.copyIn, s.copyFail = false, nil
 	s.out.skipping = false // it may have been a Sync inside COPY data that ended it
 	if status == policy.TxIdle {
-		s.tx.armed, s.tx.armedTop, s.tx.opaque, s.tx.lexing = false, false, false, false
+		s.tx.armed, s.tx.armedTop, s.tx.opaque, s.tx.lexing, s.tx.fence = false, false, false, false, fence{}
 		if s.tx.journaled || was != policy.TxIdle {
 			s.closeTransaction(outcomeOf(s.tx.failed))
 		}

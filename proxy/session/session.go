@@ -90,6 +90,7 @@ type Session struct {
 	answers  []string        // first columns of rows that we asked for
 	awaiting int             // replies of ours that the client's message waits for
 	names    uint64          // statements of ours, for their names
+	ran      uint64          // the reply of the client's youngest Query, Execute or FunctionCall
 	leftover []string        // statements of ours whose Close was skipped
 	settings *restoring      // session settings of ours to put back
 
@@ -157,6 +158,7 @@ type segment struct {
 	armed    bool // SET TRANSACTION READ ONLY was, and nothing that undoes it since
 	ended    bool // something that ends a transaction, or goes back in it, was
 	lexing   bool // something was executed that may change how text is read
+	control  bool // transaction control was executed, and its answer was not awaited since
 }
 
 // transaction is what is known of the server's transaction.
@@ -173,6 +175,7 @@ type transaction struct {
 	journaled bool // has statement entries
 	failed    bool // an error, or a ROLLBACK
 	opaque    bool // a rule has let a DO or CALL run in it under read-only: its COMMIT is gated
+	fence     fence
 
 	// PostgreSQL 18 does not end an implicit transaction at a Query that comes
 	// between an Execute and its Sync: the Sync after it commits both.
@@ -355,7 +358,7 @@ func (s *Session) Quiet() bool {
 // without another message of the client (unaided).
 func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 	inBlock := s.tx.block && !s.tx.implicit
-	if !s.auth.done || s.tx.epoch >= c.Epoch && (s.tx.armed || !inBlock) {
+	if !s.auth.done || s.tx.epoch >= c.Epoch && (s.tx.armed || s.tx.fence.up || !inBlock) {
 		return false, false
 	}
 	open = inBlock || s.tx.implicit || s.seg.open && s.seg.writes
