@@ -85,8 +85,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	var b bytes.Buffer
 	b.WriteString(head)
 	for _, m := range []measurement{
-		{*plain, quiet, goroutines}, {*plain, quiet, poll},
-		{*used, afterStatement, goroutines}, {*used, afterStatement, poll},
+		{*plain, quiet, goroutines},
+		{*plain, quiet, poll},
+		{*used, afterStatement, goroutines},
+		{*used, afterStatement, poll},
 		{*secured, overTLS, goroutines},
 	} {
 		if m.steps == "" {
