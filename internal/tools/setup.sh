@@ -6,6 +6,7 @@
 # where that is possible: tests that want one are skipped without it.
 set -euo pipefail
 here=$(dirname "$0")
+. "$here/apt.sh"
 
 has_server() {
 	local dir
@@ -35,15 +36,6 @@ has_npm() { command -v npm >/dev/null || fetch "$@" 2>/dev/null; }
 
 has_pgbouncer() { command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]; }
 
-can_install() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
-
-install() {
-	echo "setup: installing $*"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q
-	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
-}
-
 if ! has_pgbouncer && ! { can_install && install pgbouncer; }; then
 	echo "setup: there is no PgBouncer (Debian: apt-get install pgbouncer): tests that want one are skipped" >&2
 fi
@@ -62,8 +54,8 @@ if can_install; then
 	quiet=/etc/postgresql-common/createcluster.conf
 	if [ ! -e $quiet ]; then
 		mkdir -p "$(dirname $quiet)"
+		made+=("$quiet")
 		echo 'create_main_cluster = false' >$quiet
-		trap 'rm -f "$quiet"' EXIT
 	fi
 	install "${missing[@]}"
 	if has_compiler && has_server && has_npm "$@"; then
