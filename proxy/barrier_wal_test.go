@@ -165,7 +165,7 @@ func (w *writers) waitForRefusals(t *testing.T, n int64) {
 // eventually polls until ok, for a bounded time.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)

@@ -25,7 +25,7 @@ type peer struct {
 }
 
 // peerPatience bounds every wait of a peer.
-const peerPatience = 20 * time.Second
+const peerPatience = time.Minute
 
 // newPeer logs in at address; parameters are names and values.
 func newPeer(t testing.TB, address, user, database string, parameters ...string) *peer {

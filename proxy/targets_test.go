@@ -177,7 +177,7 @@ func TestNoServerIsAnErrorWhenTheHoldIsOver(t *testing.T) {
 		g := newGuard(t, unreachableServers(t, hold))
 		begun := time.Now()
 		_, err := pgx.Connect(t.Context(), g.url(""))
-		if took := time.Since(begun); sqlstate(err) != "08001" || took < hold/2 || took > hold+10*time.Second {
+		if took := time.Since(begun); sqlstate(err) != "08001" || took < hold/2 || took > hold+time.Minute {
 			t.Errorf("hold %v: %v after %v, want 08001", hold, err, took)
 		}
 	}

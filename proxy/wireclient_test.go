@@ -22,7 +22,7 @@ import (
 )
 
 // rawPatience bounds every wait for a peer that must answer.
-const rawPatience = 20 * time.Second
+const rawPatience = time.Minute
 
 // rawClient speaks the protocol message by message, in any pieces.
 type rawClient struct {

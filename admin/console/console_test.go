@@ -26,7 +26,7 @@ func login(t *testing.T, tls bool, password string) (asked bool, sqlstate string
 	c := New(Deps{Database: "lockkeeper", Keys: keys, Logger: slog.New(slog.DiscardHandler), Now: time.Now})
 	near, far := net.Pipe()
 	ended := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	startup := &wire.Startup{Code: wire.Version3 + 2, Parameters: []wire.Parameter{{Name: "user", Value: "ann"}, {Name: "_pq_.grease", Value: "1"}}}
 	go func() { ended <- c.ServeConsole(ctx, far, startup, tls); _ = far.Close() }()
 	t.Cleanup(func() { cancel(); _ = near.Close(); <-ended })

@@ -192,7 +192,7 @@ func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 	case err := <-s.done:
 		s.cmd = nil
 		ts.Check(err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		ts.Fatalf("lockkeeper does not stop\n%s", ts.ReadFile("serve.log"))
 	}
 }
@@ -210,7 +210,7 @@ func cmdEnded(ts *testscript.TestScript, _ bool, _ []string) {
 	case err := <-s.done:
 		s.cmd = nil
 		ts.Check(err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		ts.Fatalf("lockkeeper does not end\n%s", ts.ReadFile("serve.log"))
 	}
 }
@@ -241,7 +241,7 @@ func cmdDirect(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
-	for range 200 {
+	for range 1000 {
 		err := ts.Exec("lockkeeper", args[1:]...)
 		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
 			return

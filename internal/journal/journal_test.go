@@ -55,7 +55,7 @@ func open(t *testing.T, cfg Config) (*Journal, *syncBuffer) {
 // eventually polls for a condition that background work brings about.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if cond() {
 			return
 		}
