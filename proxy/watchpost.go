@@ -42,7 +42,11 @@ type post struct {
 type relationKey struct{ database, relation string }
 
 // tableName is one of the names that a relation goes by.
-type tableName struct{ schema, name string }
+type tableName struct {
+	schema, name string
+	itself       bool
+	kind         string // as in pg_class.relkind
+}
 
 // wait is a server process that waits for a lock on a relation. It is
 // comparable: an equal one is the same process, still waiting as before.
@@ -186,7 +190,7 @@ func (p *post) forget(found map[wait]time.Duration) {
 // that of finding out what the relation is.
 func (p *post) judge(ctx context.Context, x *suspect, w *wait, waited time.Duration) error {
 	shortest := p.s.deps.Decider.Current().ShortestLockLimit()
-	if mode := lockMode(w.mode); x == nil || mode < x.Weakest || waited < shortest+WatchMargin {
+	if mode := lockMode(w.mode); x == nil || mode < x.Weakest || x.Concurrent && mode != inspect.ShareUpdateExclusive || waited < shortest+WatchMargin {
 		return nil
 	}
 	record := process{PID: x.PID, User: x.conn.user, Since: x.conn.connected}
@@ -196,6 +200,9 @@ func (p *post) judge(ctx context.Context, x *suspect, w *wait, waited time.Durat
 	names, err := p.namesOf(ctx, w.relationKey)
 	if err != nil || len(names) == 0 {
 		return err
+	}
+	if x.Concurrent && (!names[0].itself || !strings.Contains("rpm", names[0].kind)) {
+		return nil
 	}
 	relations := make([]inspect.Relation, len(names))
 	for i := range names {
@@ -278,10 +285,10 @@ const namesQuery = `WITH RECURSIVE up(oid) AS (
   UNION ALL SELECT x.indrelid FROM pg_catalog.pg_index AS x WHERE x.indexrelid OPERATOR(pg_catalog.=) up.oid
   UNION ALL SELECT c.oid FROM pg_catalog.pg_class AS c WHERE c.reltoastrelid OPERATOR(pg_catalog.=) up.oid
  ) AS p(oid) ON true)
-SELECT n.nspname, c.relname
+SELECT n.nspname, c.relname, c.oid OPERATOR(pg_catalog.=) %[1]s::pg_catalog.oid, c.relkind
 FROM up JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) up.oid
  JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-ORDER BY c.oid OPERATOR(pg_catalog.=) %[1]s::pg_catalog.oid DESC`
+ORDER BY 3 DESC`
 
 // namesOf returns the names of a relation, asked on a connection to its
 // database and kept while it is waited for.
@@ -301,7 +308,7 @@ func (p *post) namesOf(ctx context.Context, key relationKey) ([]tableName, error
 	}
 	var names []tableName
 	for _, row := range results[0].Rows {
-		names = append(names, tableName{schema: string(row[0]), name: string(row[1])})
+		names = append(names, tableName{schema: string(row[0]), name: string(row[1]), itself: string(row[2]) == "t", kind: string(row[3])})
 	}
 	p.names[key] = names
 	return names, nil

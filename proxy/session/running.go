@@ -17,6 +17,11 @@ type Running struct {
 	// runs is not to wait for one behind which readers or writers queue; DDL for
 	// none, for it may hold such locks already.
 	Weakest inspect.LockMode
+
+	// Concurrent is set for CREATE INDEX, DROP INDEX and REINDEX CONCURRENTLY:
+	// nothing was done before the first lock, which is SHARE UPDATE EXCLUSIVE on
+	// the table, and all that they wait for later must be left alone.
+	Concurrent bool
 }
 
 // Running returns what the server works on.
@@ -65,13 +70,14 @@ func (s *Session) behindReply(r *reply) *inspect.Batch {
 	return v.batch
 }
 
-// add takes a statement into account; false where its waits must be left alone:
-// what builds, drops or replaces an index CONCURRENTLY waits for no lock on the
-// table but SHARE UPDATE EXCLUSIVE, and would leave an invalid index.
+// add takes a statement into account; false where nobody can tell which of
+// its waits may be ended.
 func (x *Running) add(st *inspect.Statement) bool {
 	switch {
 	case st.Kind == kindReplication || st.Kind == kindBaseBackup:
 		return false
+	case st.Concurrently && (st.Kind == "CREATE INDEX" || st.Kind == "DROP INDEX" || st.Kind == "REINDEX"):
+		x.Weakest, x.Concurrent = inspect.ShareUpdateExclusive, true
 	case st.Concurrently && st.Kind != kindAlterTable:
 		return false
 	case st.Class == inspect.Session || st.Class == inspect.Control:
