@@ -67,6 +67,9 @@ func (g *global) showChange(ch *api.Change) {
 	if b := ch.Began; b != nil {
 		fmt.Fprintf(g.out, "%s is in force for %s, %s\n", b.ID, scopeWords(b.Scope), endWords(b.Until))
 		g.showBarrier(b.Barrier)
+		if len(b.Writable) > 0 {
+			fmt.Fprintf(g.out, "but plain changes of %s may still be committed\n", strings.Join(b.Writable, ", "))
+		}
 		return
 	}
 	for i := range ch.Lifted {
