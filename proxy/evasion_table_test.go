@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"lockkeeper/inspect/pgquery"
-	"lockkeeper/internal/pgtest"
 )
 
 // evasionVariable is the environment variable that asks for every disguise,
@@ -37,7 +36,7 @@ func TestDisguisesOfOurOwn(t *testing.T) {
 func evasionJudge(t *testing.T) *judge {
 	t.Helper()
 	return newJudge(t, newGuard(t, catalogued, func(s *setup) {
-		s.pg = pgtest.Start(t)
+		s.pg = evasionServer(t)
 		s.policy = impatient(t)
 	}))
 }

@@ -80,7 +80,7 @@ var heldAtLeast = map[string]int{
 // that differ from the direct ones, a state that changed, a wait behind a lock.
 func TestDisguisedStatements(t *testing.T) {
 	g := newGuard(t, func(s *setup) {
-		s.pg = pgtest.Start(t)
+		s.pg = evasionServer(t)
 		s.policy = impatient(t)
 	})
 	j := newJudge(t, g)
@@ -106,6 +106,13 @@ func TestDisguisedStatements(t *testing.T) {
 			t.Errorf("%s: held %d, and were %d once", key, held[key], heldAtLeast[key])
 		}
 	}
+}
+
+// evasionServer is a server that checkpoints when it is told to only: one case
+// says so, and it is judged by the control file.
+func evasionServer(t *testing.T) *pgtest.Server {
+	t.Helper()
+	return pgtest.Start(t, pgtest.Setting("checkpoint_timeout", "1d"), pgtest.Setting("max_wal_size", "10GB"))
 }
 
 // impatient is the default policy of profile odoo, with times that a test can
