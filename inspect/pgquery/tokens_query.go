@@ -195,7 +195,7 @@ func (r *reader) bound(verb int, target inspect.Relation) (b inspect.Bound, rows
 	depth := r.at(verb).depth
 	where := false
 	for j := verb; j < end; j++ {
-		if r.at(j).depth != depth {
+		if r.at(j).depth != depth || r.at(j-1).is(".") { // a part of a name may be any word
 			continue
 		}
 		if r.at(j).is("returning") {
