@@ -390,6 +390,7 @@ func (p *polled) keepClient(rest []byte) {
 func (p *polled) ask(text []byte, lex inspect.Lexing) {
 	p.asking = true
 	p.background.Add(1)
+	p.loop.started.Store(true)
 	go func() {
 		defer p.background.Done()
 		begun := p.cfg.Now()
@@ -505,6 +506,7 @@ func (p *polled) tell() {
 	pid, _ := p.s.BackendKey()
 	p.aside = true
 	p.background.Add(1)
+	p.loop.started.Store(true)
 	go func() {
 		defer p.background.Done()
 		if login && p.onLogin != nil {

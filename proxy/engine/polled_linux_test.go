@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +48,7 @@ var policySet = sync.OnceValue(func() *policy.Policy {
 
 func runningLoop(t *testing.T) *loop {
 	t.Helper()
-	l, err := newLoop()
+	l, err := newLoop(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,4 +175,28 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	if cause := p.Run(t.Context()); cause != "too early" {
 		t.Errorf("it ended because %q", cause)
 	}
+}
+
+// A busy loop waits without telling Go's scheduler, which has to be able to
+// stop it all the same.
+func TestAWaitingLoopStopsForTheCollector(t *testing.T) {
+	ours, client := sockets(t)
+	server, theirs := sockets(t)
+	p := pausedPair(runningLoop(t), ours, server)
+	ended := make(chan string)
+	go func() { ended <- p.Run(t.Context()) }()
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == unix.EPOLLIN })
+	flush := wire.Append(nil, 'H')
+	for range 20 {
+		if _, err := unix.Write(client, flush); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the server has it", func() bool {
+			n, err := unix.Read(theirs, make([]byte, len(flush)))
+			return n == len(flush) && err == nil
+		})
+		runtime.GC()
+	}
+	p.Close("enough")
+	<-ended
 }

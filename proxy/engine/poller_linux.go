@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -37,8 +40,9 @@ type Poller struct {
 // NewPoller starts loops. They end with Close.
 func NewPoller(loops int) (*Poller, error) {
 	p := &Poller{}
+	keeps := runtime.GOMAXPROCS(0) > loops && !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")
 	for range loops {
-		l, err := newLoop()
+		l, err := newLoop(keeps)
 		if err != nil {
 			p.Close()
 			return nil, err
@@ -108,16 +112,19 @@ func own(c net.Conn) (int, error) {
 
 // loop watches the connections of its sessions and lets them work.
 type loop struct {
-	epoll int
-	bell  int // an eventfd that ends the loop
-	ended chan struct{}
+	epoll   int
+	bell    int  // an eventfd that ends the loop
+	keeps   bool // it may keep its processor while it waits: there are others
+	events  [loopEvents]unix.EpollEvent
+	started atomic.Bool // a goroutine was started that may wait for the loop's processor
+	ended   chan struct{}
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
 	free  []int32
 }
 
-func newLoop() (*loop, error) {
+func newLoop(keeps bool) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a poll loop: %w", err)
@@ -130,7 +137,7 @@ func newLoop() (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
-	return &loop{epoll: epoll, bell: bell, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
+	return &loop{epoll: epoll, bell: bell, keeps: keeps, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
 }
 
 // stop ends the loop and waits for that.
@@ -168,16 +175,16 @@ func (l *loop) leave(number int32) {
 func (l *loop) run() {
 	defer close(l.ended)
 	buf := make([]byte, loopBuffer)
-	var events [loopEvents]unix.EpollEvent
 	var pairs [loopEvents]*polled
-	for {
-		n := l.wait(&events)
+	for n := 0; ; {
+		n = l.wait(n > 0)
+		events := l.events[:n]
 		l.mu.Lock()
-		for i := range n {
+		for i := range events {
 			pairs[i] = l.pairs[events[i].Fd]
 		}
 		l.mu.Unlock()
-		for i := range n {
+		for i := range events {
 			if events[i].Fd == 0 {
 				return
 			}
@@ -189,13 +196,45 @@ func (l *loop) run() {
 	}
 }
 
-// wait returns how many events there are, and waits for the first.
-func (l *loop) wait(events *[loopEvents]unix.EpollEvent) int {
-	n, err := unix.EpollWait(l.epoll, events[:], -1)
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		panic("epoll_wait: " + err.Error()) // only a descriptor of ours that is not ours any more
+const forever = ^uintptr(0) // a timeout of -1 ms
+
+// wait returns how many events there are, and waits for the first; none after
+// a signal. A busy loop keeps its processor meanwhile: Go's scheduler is not
+// told of the wait, which would cost as much as the relay of a message, and
+// would keep its monitor awake. Whoever wants the loop's goroutine to stop (the
+// collector; the monitor, after 10 ms) sends its thread a signal, again and
+// again until it has stopped, and a signal ends the wait. After one the loop is
+// not busy any more. Source: sysmon and retake in runtime/proc.go, suspendG in
+// runtime/preempt.go; signal(7): epoll_wait is not begun again.
+func (l *loop) wait(busy bool) int {
+	keep := busy && l.keeps
+	if keep && l.started.Swap(false) {
+		if n := l.await(0, true); n > 0 {
+			l.started.Store(true)
+			return n
+		}
+		runtime.Gosched() // what was started waits for this processor, or has another
 	}
-	return max(n, 0)
+	return l.await(forever, keep)
+}
+
+// await waits for at most timeout ms.
+func (l *loop) await(timeout uintptr, keep bool) int {
+	var n uintptr
+	var errno syscall.Errno
+	events := uintptr(unsafe.Pointer(&l.events))
+	if keep {
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+	}
+	switch errno {
+	case 0:
+		return int(n) //nolint:gosec // no more than loopEvents
+	case unix.EINTR:
+		return 0
+	}
+	panic("epoll_wait: " + errno.Error()) // only a descriptor of ours that is not ours any more
 }
 
 // watch changes what the loop watches a descriptor for. The kernel may have no

@@ -22,6 +22,13 @@ const (
 // It stops early where it needs more bytes (ClientNeed), has a question (Ask),
 // holds the message (Held) or waits for replies of the server.
 func (s *Session) FromClient(b []byte) (n int) {
+	s.clock.hearing = true
+	n = s.hearClient(b)
+	s.clock = clock{}
+	return n
+}
+
+func (s *Session) hearClient(b []byte) (n int) {
 	st := &s.dir[fromClient]
 	st.need = 0
 	for n < len(b) {
@@ -71,7 +78,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 		s.head = head{}
 		n += len(m)
 		if !owed && s.out.Len() > 0 {
-			s.work.begin(s.host.Now())
+			s.work.begin(s.now())
 		}
 	}
 	return n

@@ -14,7 +14,7 @@ const readOnlyRule = "read-only"
 // decide asks the policy about a batch. Under read-only the transaction's
 // status has to be known first; where it is not, action says what to wait for.
 func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
-	now := s.host.Now()
+	now := s.now()
 	snap := s.host.Snapshot()
 	if snap == nil {
 		return policy.Decision{Refusal: &policy.Refusal{SQLSTATE: "57P03", Message: "lockkeeper has no policy yet", Hint: "Try again in a moment."}}, forward
@@ -77,7 +77,7 @@ func (s *Session) txEpoch() uint64 {
 func (s *Session) hold(d *policy.Decision) (action, bool) {
 	if d.Verdict != policy.Allow || d.Obligations.Hold == nil && len(d.Obligations.Throttles) == 0 {
 		if !s.head.began.IsZero() {
-			s.endHold(s.head.cause, s.host.Now())
+			s.endHold(s.head.cause, s.now())
 		}
 		return forward, true
 	}
@@ -87,7 +87,7 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 	if s.out.Len() > 0 {
 		return s.waitReplies(), false
 	}
-	now := s.host.Now()
+	now := s.now()
 	if s.head.began.IsZero() {
 		s.head.began = now
 	}
@@ -162,7 +162,7 @@ func (s *Session) waitHold(cause, by string, until time.Time, d *policy.Decision
 	}
 	s.holding = true
 	if s.heldBy != by {
-		s.heldBy, s.stateSince = by, s.host.Now()
+		s.heldBy, s.stateSince = by, s.now()
 	}
 	s.head.wait, s.head.until, s.head.cause = waitHold, until, cause
 	return block, false
@@ -218,7 +218,7 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 // entry begins a journal entry about a batch.
 func (s *Session) entry(kind journal.Kind, b *inspect.Batch) journal.Entry {
 	e := journal.Entry{
-		Time: s.host.Now(), Kind: kind, Session: s.cfg.ID, ServerPID: s.pid,
+		Time: s.now(), Kind: kind, Session: s.cfg.ID, ServerPID: s.pid,
 		User: s.sub.User, Database: s.sub.Database, Application: s.sub.Application, Address: s.sub.Address,
 		Transaction: s.transactionID(),
 	}
@@ -340,7 +340,7 @@ func (s *Session) pastReadOnly() *policy.Refusal {
 // read-only and its time is over; nil when it may commit.
 func (s *Session) late() *policy.Refusal {
 	snap := s.host.Snapshot()
-	c := snap.TooLate(s.sub, s.tx.epoch, s.host.Now())
+	c := snap.TooLate(s.sub, s.tx.epoch, s.now())
 	if c == nil {
 		return nil
 	}

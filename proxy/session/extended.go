@@ -72,7 +72,7 @@ func (s *Session) refuseExtended(b *inspect.Batch, d *policy.Decision, kind byte
 		name = ourName(s.names)
 	}
 	r := s.out.push('P', refuse)
-	r.refusal, r.rule, r.began, r.name = d.Refusal, d.Rule, s.host.Now(), name
+	r.refusal, r.rule, r.began, r.name = d.Refusal, d.Rule, s.now(), name
 	if kind == 'P' {
 		r.old = s.prep.of(false).get([]byte(name))
 		s.prep.of(false).set(name, slot{nil, r.seq})
@@ -413,7 +413,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 		return forward
 	}
 	s.out.runs(r, x.batch)
-	r.began, s.ran = s.host.Now(), r.seq
+	r.began, s.ran = s.now(), r.seq
 	s.throttled(r, x.d.Obligations.Throttles)
 	if x.d.Obligations.ReadOnly {
 		r.flags |= readOnly

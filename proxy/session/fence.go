@@ -221,7 +221,7 @@ func (s *Session) refuseWrite(b *inspect.Batch, why string) policy.Decision {
 	snap := s.host.Snapshot()
 	return policy.Decision{
 		Verdict: policy.Refuse, Rule: readOnlyRule,
-		Refusal: snap.PlainWriteRefusal(snap.ReadOnlyFor(s.sub, s.host.Now()), b, why),
+		Refusal: snap.PlainWriteRefusal(snap.ReadOnlyFor(s.sub, s.now()), b, why),
 	}
 }
 

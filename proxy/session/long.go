@@ -30,7 +30,7 @@ func (s *Session) bearable(piece []byte) bool {
 		s.out.at(s.out.next - 1).batch = nil // the message's own: it is refused, and not lost
 	}
 	b := &inspect.Batch{Class: inspect.Unknown, Why: why, Costly: true}
-	d := s.host.Snapshot().Decide(&policy.Request{Subject: s.sub, Batch: b, Now: s.host.Now()})
+	d := s.host.Snapshot().Decide(&policy.Request{Subject: s.sub, Batch: b, Now: s.now()})
 	d.Verdict = policy.Disconnect
 	s.decided(b, &d)
 	s.disconnect(&d)

@@ -128,7 +128,7 @@ func (s *Session) endOfSegment() flag {
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
 	s.out.runs(r, b)
-	r.began, s.ran = s.host.Now(), r.seq
+	r.began, s.ran = s.now(), r.seq
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
@@ -174,7 +174,7 @@ const int4abs = "\x00\x00\x05\x75"
 // owe notes that the refusal takes the place of the answer to a message of kind.
 func (s *Session) owe(kind byte, refusal *policy.Refusal, rule string) {
 	r := s.out.push(kind, refuse)
-	r.refusal, r.rule, r.began = refusal, rule, s.host.Now()
+	r.refusal, r.rule, r.began = refusal, rule, s.now()
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
 }
@@ -240,7 +240,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	}
 	r := s.out.push('F', 0)
 	s.out.runs(r, b)
-	r.began, s.ran = s.host.Now(), r.seq
+	r.began, s.ran = s.now(), r.seq
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
@@ -256,13 +256,13 @@ const firstUserObject = 16384
 // readOnlyRefusal returns the words for a write under the read-only in force.
 func (s *Session) readOnlyRefusal() *policy.Refusal {
 	snap := s.host.Snapshot()
-	return snap.ServerReadOnlyRefusal(snap.ReadOnlyFor(s.sub, s.host.Now()))
+	return snap.ServerReadOnlyRefusal(snap.ReadOnlyFor(s.sub, s.now()))
 }
 
 // commitRefusal returns the words for a COMMIT under the read-only in force.
 func (s *Session) commitRefusal() *policy.Refusal {
 	snap := s.host.Snapshot()
-	c := snap.ReadOnlyFor(s.sub, s.host.Now())
+	c := snap.ReadOnlyFor(s.sub, s.now())
 	switch {
 	case c != nil && s.tx.opaque:
 		return snap.OpaqueCommitRefusal(c)

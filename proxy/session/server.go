@@ -18,6 +18,13 @@ const maxLook = 1 << 20
 // before, and returns how many it took. Taken bytes may be aliased by ToClient.
 // It stops early only where it needs more bytes (ServerNeed).
 func (s *Session) FromServer(b []byte) (n int) {
+	s.clock.hearing = true
+	n = s.hearServer(b)
+	s.clock = clock{}
+	return n
+}
+
+func (s *Session) hearServer(b []byte) (n int) {
 	st := &s.dir[fromServer]
 	st.need = 0
 	for n < len(b) {
@@ -326,7 +333,7 @@ func (s *Session) forgetStatements(seq uint64) {
 
 // wrote counts and journals a statement that may have changed something.
 func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
-	now := s.host.Now()
+	now := s.now()
 	e := s.entry(journal.StatementEntry, nil)
 	e.Fingerprint, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
 	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(h.began), callsWords(st)
@@ -413,7 +420,7 @@ func (s *Session) Lost() {
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {
 			e := s.entry(journal.StatementEntry, r.batch)
-			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.host.Now().Sub(r.began)
+			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.now().Sub(r.began)
 			s.Entries = append(s.Entries, e)
 			s.tx.journaled = true
 		}
@@ -434,7 +441,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	if body := m.Body(); len(body) > 0 {
 		status = policy.TxStatus(body[0])
 	}
-	now := s.host.Now()
+	now := s.now()
 	was := s.tx.status
 	s.tx.implicit = status == policy.TxActive && (s.tx.implicit || s.tx.mixed && !s.tx.block)
 	s.tx.mixed = s.tx.mixed && s.out.Len() > 1
@@ -624,7 +631,7 @@ func (s *Session) journalFailure(h *reply, code string) {
 		}
 		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
 	}
-	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.host.Now().Sub(h.began)
+	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.now().Sub(h.began)
 	s.Entries = append(s.Entries, e)
 }
 

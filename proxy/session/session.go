@@ -65,15 +65,16 @@ type Session struct {
 	cfg  Config
 	sub  *policy.Subject // replaced, never changed, when application or tags do
 
-	out  Outstanding
-	prep Prepared
-	head head    // the client's message being worked on
-	seg  segment // what was sent since the last Sync
-	tx   transaction
-	work working
-	auth authentication
-	dir  [2]stream      // client, server
-	long *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
+	out   Outstanding
+	prep  Prepared
+	head  head    // the client's message being worked on
+	seg   segment // what was sent since the last Sync
+	tx    transaction
+	work  working
+	clock clock
+	auth  authentication
+	dir   [2]stream      // client, server
+	long  *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
 
 	copyIn   bool            // the server reads COPY data
 	copyFail *policy.Refusal // CopyFail was sent in place of CopyDone

@@ -24,6 +24,25 @@ type working struct {
 	busy  time.Time // since when the server owes something: a Flush may end that before the exchange ends
 }
 
+// clock is the time at which bytes were heard. It is read at most once for each
+// call of FromClient and FromServer: what one of them carries came together.
+type clock struct {
+	hearing bool
+	read    time.Time
+}
+
+// now returns the time.
+func (s *Session) now() time.Time {
+	c := &s.clock
+	if !c.hearing {
+		return s.host.Now()
+	}
+	if c.read.IsZero() {
+		c.read = s.host.Now()
+	}
+	return c.read
+}
+
 // begin notes that the server is sent something and has owed nothing before.
 func (w *working) begin(now time.Time) {
 	w.busy = now
