@@ -118,7 +118,8 @@ func (s *Server) cancelOn(ctx context.Context, c *conn) error {
 		return nil
 	}
 	t := s.cfg.Servers[c.target]
-	return sendCancel(ctx, &t, &c.reached, pid, key)
+	at := c.reached.Value()
+	return sendCancel(ctx, &t, &at, pid, key)
 }
 
 // sendCancel sends a CancelRequest and waits until the server has closed the

@@ -22,7 +22,7 @@ type names struct {
 
 // namesOf returns what a session will know; nil where that is never anything.
 func (s *Server) namesOf(c *conn, t *Target) *names {
-	if s.deps.Catalogs == nil || t.Control == "" || c.ends.replication == "physical" {
+	if s.deps.Catalogs == nil || t.Control == "" || c.ends.Value().replication == "physical" {
 		return nil
 	}
 	n := &names{ctx: s.ctx, from: s.deps.Catalogs, server: t.identity(), database: c.database, control: t.Control}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"time"
 
 	"lockkeeper/policy"
 	"lockkeeper/proxy/session"
@@ -44,13 +43,13 @@ func (s *Server) wantsConsole(startup *wire.Startup) bool {
 
 // serveConsole lets the console serve the client. It is no session: neither
 // limits.sessions counts it, nor does a shutdown wait for it.
-func (s *Server) serveConsole(h *hello, _ time.Time) error {
+func (s *Server) serveConsole(h *hello) error {
 	if s.mustEncrypt(h) {
 		return &fatal{sqlstate: "28000", message: "lockkeeper accepts encrypted connections only", hint: "Connect with sslmode=require."}
 	}
 	s.others.Add(1)
-	defer s.others.Done()
-	h.leave()
+	h.group.Done()
+	h.group = &s.others
 	s.accepted.Add(-1)
 	defer s.accepted.Add(1)
 	if err := s.deps.Console.ServeConsole(s.ctx, h.conn, h.startup, h.tls); err != nil {

@@ -145,12 +145,10 @@ type places struct {
 	databases map[string]int
 }
 
-// place is what one connection has of them.
+// place is what one connection has of them. The places' mutex guards it.
 type place struct {
-	s              *Server
-	user, database string
-	in             bool // logged in; guarded by the places' mutex
-	left           bool
+	in   bool // logged in
+	left bool
 }
 
 func (p *places) counts() (sessions, logins int) {
@@ -166,25 +164,25 @@ func (p *places) full(limit int) bool {
 }
 
 // take gives a connection a place among those that log in.
-func (s *Server) take(user, database string) (*place, error) {
-	p := &s.places
+func (c *conn) take() error {
+	s, p := c.s, &c.s.places
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := s.crowded(user, database); err != nil {
-		return nil, err
+	if err := s.crowded(c.user, c.database); err != nil {
+		return err
 	}
 	if err := s.spare(p.sessions + p.logins); err != nil {
-		return nil, err
+		return err
 	}
 	if p.logins >= s.cfg.Limits.Logins {
 		s.metrics.limits.WithLabelValues("logins").Inc()
-		return nil, &fatal{
+		return &fatal{
 			sqlstate: sqlstate.TooManyConnections, message: "lockkeeper has as many connections in login as limits.logins allows",
 			hint: "Try again in a moment, or raise limits.logins.",
 		}
 	}
 	p.logins++
-	return &place{s: s, user: user, database: database}, nil
+	return nil
 }
 
 // MostOfUser returns how many sessions a user may have; 0 is as many as there
@@ -220,44 +218,44 @@ func (s *Server) crowded(user, database string) error {
 
 // loggedIn makes a session of a login. Others may have been faster: then there
 // is no place left.
-func (pl *place) loggedIn() error {
-	s, p := pl.s, &pl.s.places
+func (c *conn) loggedIn() error {
+	s, p := c.s, &c.s.places
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if pl.in || pl.left {
+	if c.place.in || c.place.left {
 		return nil
 	}
 	if p.sessions >= s.cfg.Limits.Sessions {
 		s.metrics.sessionLimit.Inc()
 		return sessionsFull()
 	}
-	if err := s.crowded(pl.user, pl.database); err != nil {
+	if err := s.crowded(c.user, c.database); err != nil {
 		return err
 	}
 	if p.users == nil {
 		p.users, p.databases = map[string]int{}, map[string]int{}
 	}
-	pl.in = true
+	c.place.in = true
 	p.logins--
 	p.sessions++
-	p.users[pl.user]++
-	p.databases[pl.database]++
+	p.users[c.user]++
+	p.databases[c.database]++
 	return nil
 }
 
 // leave gives the place back.
-func (pl *place) leave() {
-	p := &pl.s.places
+func (c *conn) leave() {
+	p := &c.s.places
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	pl.left = true
-	if !pl.in {
+	c.place.left = true
+	if !c.place.in {
 		p.logins--
 		return
 	}
 	p.sessions--
-	less(p.users, pl.user)
-	less(p.databases, pl.database)
+	less(p.users, c.user)
+	less(p.databases, c.database)
 }
 
 // less counts one less of a name, and forgets it with the last.
@@ -277,7 +275,7 @@ func sessionsFull() *fatal {
 // begins counts the session when the server has accepted the login. One too
 // many ends.
 func (c *conn) begins() {
-	if err := c.place.loggedIn(); err != nil {
+	if err := c.loggedIn(); err != nil {
 		if f, ok := errors.AsType[*fatal](err); ok {
 			c.pair.Fail(&policy.Refusal{SQLSTATE: f.sqlstate, Message: f.message, Hint: f.hint})
 		}

@@ -43,7 +43,7 @@ type processes struct {
 	path    string
 	written int                    // lines since the file was made anew
 	keep    bool                   // it is not made anew: somebody else is about to read it
-	live    map[processKey]process // of sessions
+	live    map[processKey]*conn   // of sessions
 	lost    map[processKey]process // may go on without a client
 	size    int64                  // of the file, up to the end of the last line
 	broken  error                  // why the file lacks something that is live or lost
@@ -54,7 +54,7 @@ const maxProcessLines = 20_000
 
 // openProcesses reads what an earlier lockkeeper left behind.
 func openProcesses(path string, now func() time.Time) (*processes, error) {
-	p := &processes{now: now, path: path, live: map[processKey]process{}, lost: map[processKey]process{}}
+	p := &processes{now: now, path: path, live: map[processKey]*conn{}, lost: map[processKey]process{}}
 	if path == "" {
 		return p, nil
 	}
@@ -150,7 +150,11 @@ func (p *processes) rewrite() error {
 
 // all returns what the file has to hold. The mutex is held.
 func (p *processes) all() []process {
-	return slices.AppendSeq(slices.Collect(maps.Values(p.lost)), maps.Values(p.live))
+	all := slices.Collect(maps.Values(p.lost))
+	for key, c := range p.live {
+		all = append(all, c.process(key.pid))
+	}
+	return all
 }
 
 // append notes one process, and what could not be noted before it.
@@ -191,44 +195,36 @@ func (p *processes) failure() error {
 	return p.broken
 }
 
-// note is the record of one session's server process.
-type note struct {
-	p *processes
-	x process
+// process is the record of a session's server process.
+func (c *conn) process(pid uint32) process {
+	return process{PID: pid, Server: c.target, Address: c.reached.Value().address, User: c.user, Database: c.database, Since: c.connected}
 }
 
-// watch prepares the record of a session.
-func (p *processes) watch(c *conn) *note {
-	return &note{p: p, x: process{Server: c.target, Address: c.reached.address, User: c.user, Database: c.database, Since: c.connected}}
+// began is told the process id of a session's server.
+func (p *processes) began(c *conn, pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := c.process(pid)
+	p.live[x.key()] = c
+	delete(p.lost, x.key()) // a process id that is used again: the old one is gone
+	p.append(x)
 }
 
-// began is told the server's process id.
-func (n *note) began(pid uint32) {
-	n.p.mu.Lock()
-	defer n.p.mu.Unlock()
-	x := n.x
-	x.PID = pid
-	n.p.live[x.key()] = x
-	delete(n.p.lost, x.key()) // a process id that is used again: the old one is gone
-	n.p.append(x)
-}
-
-// ended is told that the session is over; clean when nothing of it can go on
-// in the server.
-func (n *note) ended(pid uint32, clean bool) {
-	n.p.mu.Lock()
-	defer n.p.mu.Unlock()
-	key := processKey{n.x.Address, pid}
-	x, known := n.p.live[key]
-	if !known || x.Since != n.x.Since {
+// ended is told that a session is over; clean when nothing of it can go on in
+// the server.
+func (p *processes) ended(c *conn, pid uint32, clean bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x := c.process(pid)
+	if p.live[x.key()] != c {
 		return
 	}
-	delete(n.p.live, key)
+	delete(p.live, x.key())
 	if !clean {
-		n.p.lost[key] = x
+		p.lost[x.key()] = x
 		return
 	}
-	n.p.forget(x)
+	p.forget(x)
 }
 
 // forget notes that a process is gone. The mutex is held.

@@ -6,7 +6,13 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unique"
 )
+
+// at is a session with a server.
+func at(address string, since time.Time) *conn {
+	return &conn{target: "*", user: "odoo", connected: since, reached: unique.Make(endpoint{address: address})}
+}
 
 // TestProcessesOfTwoServersWithOneNumber: servers number their processes on
 // their own, and what is kept of one must not be taken for the other's.
@@ -17,13 +23,13 @@ func TestProcessesOfTwoServersWithOneNumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	notes := map[string]*note{}
+	sessions := map[string]*conn{}
 	for _, address := range []string{"10.0.0.1:5432", "10.0.0.2:5432"} {
-		notes[address] = &note{p: p, x: process{Server: "*", Address: address, User: "odoo", Since: since}}
-		notes[address].began(77)
+		sessions[address] = at(address, since)
+		p.began(sessions[address], 77)
 	}
-	notes["10.0.0.1:5432"].ended(77, false)
-	notes["10.0.0.2:5432"].ended(77, true)
+	p.ended(sessions["10.0.0.1:5432"], 77, false)
+	p.ended(sessions["10.0.0.2:5432"], 77, true)
 	s := &Server{cfg: Config{Servers: map[string]Target{"*": {Host: "10.0.0.1,10.0.0.2", Port: 5432}}}, processes: p}
 	look := func(p *processes, address string) int {
 		target := s.cfg.Servers["*"]
@@ -61,18 +67,20 @@ func TestProcessesOfAnotherAreAbsorbed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sessions := map[uint32]*conn{}
 	for _, pid := range []uint32{1, 2, 3, 4} {
-		(&note{p: old, x: process{Server: "*", Address: "a", User: "odoo", Since: since}}).began(pid)
+		sessions[pid] = at("a", since)
+		old.began(sessions[pid], pid)
 	}
 	old.keepFile()
 	for pid, clean := range map[uint32]bool{1: true, 2: false} { // 3 and 4 are live when it dies
-		(&note{p: old, x: process{Address: "a", Since: since}}).ended(pid, clean)
+		old.ended(sessions[pid], pid, clean)
 	}
 	p, err := openProcesses(mine, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&note{p: p, x: process{Server: "*", Address: "a", User: "odoo", Since: since.Add(time.Hour)}}).began(4) // the number is used again
+	p.began(at("a", since.Add(time.Hour)), 4) // the number is used again
 	if err := p.absorb(theirs); err != nil {
 		t.Fatal(err)
 	}
@@ -122,9 +130,9 @@ func TestAFileThatIsHandedOverIsKept(t *testing.T) {
 	}
 	p.written = maxProcessLines
 	p.keepFile()
-	n := &note{p: p, x: process{Address: "a"}}
-	n.began(1)
-	n.ended(1, true)
+	c := at("a", time.Now())
+	p.began(c, 1)
+	p.ended(c, 1, true)
 	after, err := os.Stat(path)
 	if err != nil || !os.SameFile(before, after) {
 		t.Errorf("the file is another: %v", err)
@@ -139,7 +147,7 @@ func TestProcessesThatCouldNotBeNoted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := func(pid uint32) { (&note{p: p, x: process{Server: "*", User: "odoo", Since: time.Now()}}).began(pid) }
+	begin := func(pid uint32) { p.began(at("", time.Now()), pid) }
 	begin(1)
 	good := p.file
 	if p.file, err = os.Open(path); err != nil { // cannot be written

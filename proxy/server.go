@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -64,6 +65,7 @@ type Server struct {
 	pacer     *pacer
 	budget    *engine.Budget
 	poller    *engine.Poller // nil: goroutines for every session
+	engine    engine.Config
 	tls       clientTLS
 	mock      *auth.Mock
 	queries   *authQueries
@@ -104,21 +106,25 @@ type Server struct {
 	endAll   context.CancelFunc
 }
 
-// conn is one client connection with its session.
+// conn is one client connection with its session. What many have alike they
+// share: there may be thousands, and most do nothing most of the time.
 type conn struct {
+	s         *Server
+	group     *sync.WaitGroup // counts it
 	id        uint64
 	user      string
 	database  string
 	target    string
-	reached   endpoint // the server's address that it really has
+	reached   unique.Handle[endpoint] // the server's address that it really has
 	ends      ends
 	connected time.Time
 	waited    time.Duration // for the server
-	timeouts  timeouts
-	watched   watched
+	timeouts  unique.Handle[timeouts]
+	watched   *watched // nil until the sweeper has done something about it
 	pair      engine.Pair
-	place     *place
 	names     *names
+	login     *time.Timer // that ends it; nil when it has logged in
+	place     place
 }
 
 // New returns a server that listens on nothing yet.
@@ -163,6 +169,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := s.startPoller(); err != nil {
 		return nil, errors.Join(err, s.processes.close())
 	}
+	s.engine = s.engineConfig()
 	s.metrics = newMetrics(deps.Registerer, s)
 	return s, nil
 }
@@ -339,10 +346,18 @@ func (s *Server) start(c net.Conn) {
 }
 
 func (s *Server) serveClient(c net.Conn, group *sync.WaitGroup) {
-	leave := sync.OnceFunc(group.Done)
-	defer leave()
-	defer s.accepted.Add(-1)
-	s.handle(c, leave)
+	h := &hello{s: s, conn: c, group: group}
+	if s.handle(h) {
+		return
+	}
+	_ = c.Close() // already closed in most cases
+	s.left(h.group)
+}
+
+// left is told that a client has left.
+func (s *Server) left(group *sync.WaitGroup) {
+	s.accepted.Add(-1)
+	group.Done()
 }
 
 func (s *Server) isClosing() bool {
@@ -422,6 +437,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	s.closeListeners(s.staysOpen)
 	s.endAll()
+	s.closeSessions()
 	<-done
 	s.others.Wait()
 	s.poller.Close()
@@ -456,6 +472,16 @@ func (s *Server) closeQuiet() {
 			c.pair.Fail(&policy.Refusal{SQLSTATE: "57P01", Message: "lockkeeper is shutting down", Hint: "Connect again."})
 		}
 	}
+}
+
+// closeSessions closes what is left at the end of a shutdown, all at once:
+// closing a connection with TLS may take seconds.
+func (s *Server) closeSessions() {
+	var closing sync.WaitGroup
+	for _, c := range s.all() {
+		closing.Go(func() { c.pair.Close(shutsDown) })
+	}
+	closing.Wait()
 }
 
 // all returns the sessions there are, oldest first.
@@ -495,10 +521,11 @@ func (s *Server) Sessions() []SessionInfo {
 }
 
 func (c *conn) info() SessionInfo {
+	at := c.ends.Value()
 	i := SessionInfo{
-		ID: c.id, User: c.user, Database: c.database, Address: c.ends.client, ClientPort: c.ends.clientPort, ClientPID: c.ends.clientPID,
-		LocalAddress: c.ends.local, Target: c.target, ServerAddress: c.reached.address, ServerLocalAddress: c.ends.serverLocal,
-		TLS: c.ends.cipher != "", Cipher: c.ends.cipher, ServerCipher: c.ends.serverCipher, Replication: c.ends.replication, Connected: c.connected,
+		ID: c.id, User: c.user, Database: c.database, Address: at.client, ClientPort: int(c.ends.clientPort), ClientPID: int(c.ends.clientPID),
+		LocalAddress: at.local, Target: c.target, ServerAddress: c.reached.Value().address, ServerLocalAddress: c.ends.serverLocal(),
+		TLS: at.cipher != "", Cipher: at.cipher, ServerCipher: at.serverCipher, Replication: at.replication, Connected: c.connected,
 	}
 	c.pair.Do(func(x *session.Session) {
 		sub, st := x.Subject(), x.State()

@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
+	"unique"
 
 	"lockkeeper/policy"
 	"lockkeeper/proxy/engine"
@@ -22,41 +24,39 @@ import (
 	"lockkeeper/proxy/wire"
 )
 
-// handle serves one client connection to its end. The server is connected to
-// only after the startup packet: half-open clients take none of its slots.
-// leave tells that a shutdown need not wait for it.
-func (s *Server) handle(c net.Conn, leave func()) {
-	defer func() { _ = c.Close() }() // already closed in most cases
-	begun := s.deps.Now()
+// handle serves a client to its end, or until a session begins that goes on
+// without the caller. The server is connected to only after the startup packet:
+// half-open clients take none of its slots.
+func (s *Server) handle(h *hello) (goesOn bool) {
+	begun, c := s.deps.Now(), h.conn
 	if err := s.cfg.TCP.apply(c); err != nil { // such as on a socket that systemd has opened for another protocol
 		s.deps.Logger.LogAttrs(s.ctx, slog.LevelWarn, "a client is served without the options of tcp", slog.String("cause", err.Error()))
 	}
 	if err := c.SetReadDeadline(begun.Add(s.cfg.Limits.LoginTimeout)); err != nil {
-		return
+		return false
 	}
-	h := &hello{s: s, conn: c, leave: leave}
 	stop := context.AfterFunc(s.ctx, func() { _ = c.Close() }) // the end of a shutdown
 	err := h.read()
 	stop()
 	if err != nil {
 		h.answer(err)
-		return
+		return false
 	}
-	switch h.startup.Code {
-	case wire.CancelCode:
+	switch {
+	case h.startup.Code == wire.CancelCode:
 		s.passCancel(h.startup)
-		return
-	case wire.PeerCancelCode:
+	case h.startup.Code == wire.PeerCancelCode:
 		s.answerPeer(h)
-		return
+	case s.wantsConsole(h.startup):
+		err = s.serveConsole(h)
+	default:
+		err = s.serveSession(h, begun)
+		goesOn = err == nil
 	}
-	serve := s.serveSession
-	if s.wantsConsole(h.startup) {
-		serve = s.serveConsole
-	}
-	if err := serve(h, begun); err != nil {
+	if err != nil {
 		h.answer(err)
 	}
+	return goesOn
 }
 
 // hello is a client that introduces itself.
@@ -67,7 +67,7 @@ type hello struct {
 	raw     []byte         // the startup packet, as it came
 	startup *wire.Startup
 	tls     bool
-	leave   func()
+	group   *sync.WaitGroup // counts it
 
 	binding     []byte         // channel binding data of the client's TLS connection
 	authorities *x509.CertPool // who may sign client certificates
@@ -260,8 +260,7 @@ func (h *hello) handshake(cfg *tls.Config) error {
 	return nil
 }
 
-// serveSession connects the client to its server and moves bytes until one of
-// them ends.
+// serveSession connects the client to its server and begins their session.
 func (s *Server) serveSession(h *hello, begun time.Time) error {
 	user := h.startup.Get("user")
 	database := h.startup.Get("database")
@@ -288,12 +287,28 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if target.ApplicationNameAddHost {
 		h.raw = h.withHost(h.raw)
 	}
-	mine, err := s.take(user, database)
-	if err != nil {
+	c := &conn{
+		s: s, group: h.group, user: shared(user), database: shared(database), target: key, connected: begun,
+		timeouts: unique.Make(s.cfg.Limits.timeoutsOf(user, database)),
+	}
+	if err := c.take(); err != nil {
 		return err
 	}
-	defer mine.leave()
-	credential, err := s.authenticate(h, key, target, user)
+	if err := c.connect(h, target); err != nil {
+		c.leave()
+		return err
+	}
+	c.begin()
+	return nil
+}
+
+// shared returns a text that is equal, and kept once for all sessions.
+func shared(text string) string { return unique.Make(text).Value() }
+
+// connect connects the client to its server.
+func (c *conn) connect(h *hello, target *Target) error {
+	s := c.s
+	credential, err := s.authenticate(h, c.target, target, c.user)
 	if err != nil {
 		return err
 	}
@@ -302,16 +317,15 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 	if err != nil {
 		return err
 	}
-	c := &conn{
-		id: s.lastID.Add(1), user: user, database: database, target: key, reached: server.reached, ends: h.ends(server), connected: begun, place: mine,
-		waited: s.deps.Now().Sub(asked), timeouts: s.cfg.Limits.timeoutsOf(user, database),
-	}
+	c.id, c.waited = s.lastID.Add(1), s.deps.Now().Sub(asked)
+	c.reached, c.ends = unique.Make(server.reached), h.ends(server)
 	c.names = s.namesOf(c, target)
+	at := c.ends.Value()
 	x := session.New(session.Config{
 		ID:             c.id,
 		Catalog:        c.names.known(),
-		Subject:        policy.Subject{User: user, Database: database, Application: h.startup.Get("application_name"), Address: c.ends.client},
-		Replication:    c.ends.replication != "",
+		Subject:        policy.Subject{User: c.user, Database: c.database, Application: shared(h.startup.Get("application_name")), Address: at.client},
+		Replication:    at.replication != "",
 		ServerTLS:      server.tls,
 		StatementBytes: s.cfg.Limits.StatementBytes,
 	}, host{s})
@@ -319,8 +333,7 @@ func (s *Server) serveSession(h *hello, begun time.Time) error {
 		_ = server.Close()
 		return fmt.Errorf("begin session: %w", err)
 	}
-	c.pair = engine.New(s.engineConfig(), h.conn, server.Conn, x, h.asAsked(server.said()))
-	s.run(c)
+	c.pair = engine.New(&s.engine, h.conn, server.Conn, x, h.asAsked(server.said()))
 	return nil
 }
 
@@ -360,16 +373,42 @@ func (s *Server) target(database string) (string, *Target, error) {
 	}
 }
 
-// run registers the session, moves its bytes and logs its end.
-func (s *Server) run(c *conn) {
+// begin registers the session and has its bytes moved.
+func (c *conn) begin() {
+	s := c.s
 	s.mu.Lock()
 	s.sessions[c.id] = c
 	s.mu.Unlock()
-	login := time.AfterFunc(s.cfg.Limits.LoginTimeout, c.expireLogin)
-	note := s.processes.watch(c)
-	c.pair.OnLogin(func(pid uint32) { note.began(pid); c.begins(); c.names.open() })
-	cause := c.pair.Run(s.ctx)
-	login.Stop()
+	c.login = time.AfterFunc(s.cfg.Limits.LoginTimeout, c.expireLogin)
+	c.pair.Begin(c)
+	if s.ctx.Err() != nil { // a shutdown that may have closed the others before this one was there
+		c.pair.Close(shutsDown)
+	}
+}
+
+// shutsDown is why sessions end that a shutdown does not wait for any longer.
+const shutsDown = "lockkeeper shuts down"
+
+// LoggedIn is for the engine.
+func (c *conn) LoggedIn(pid uint32) {
+	c.loginEnds()
+	c.s.processes.began(c, pid)
+	c.begins()
+	c.names.open()
+}
+
+// loginEnds does away with the login's timer.
+func (c *conn) loginEnds() {
+	if c.login != nil {
+		c.login.Stop()
+		c.login = nil
+	}
+}
+
+// Ended is for the engine: it forgets the session and logs its end.
+func (c *conn) Ended(cause string) {
+	s := c.s
+	c.loginEnds()
 	c.names.close()
 	s.metrics.ended(cause)
 	done := c.tally()
@@ -385,13 +424,15 @@ func (s *Server) run(c *conn) {
 	c.pair.Do(func(x *session.Session) { // who listed the sessions a moment ago still has this one
 		st, quiet, application = x.State(), x.Quiet(), x.Subject().Application
 	})
-	note.ended(st.PID, quiet || cause == serverClosed)
+	s.processes.ended(c, st.PID, quiet || cause == serverClosed)
 	in, out := c.pair.Traffic()
 	s.deps.Logger.LogAttrs(s.ctx, slog.LevelInfo, "session ended",
 		slog.Uint64("session", c.id), slog.String("user", c.user), slog.String("database", c.database),
-		slog.String("application", application), slog.String("address", c.ends.client),
+		slog.String("application", application), slog.String("address", c.ends.Value().client),
 		slog.Uint64("server_pid", uint64(st.PID)), slog.Duration("age", s.deps.Now().Sub(c.connected)),
 		slog.Int64("bytes_in", in), slog.Int64("bytes_out", out), slog.Int64("rows_written", st.RowsWritten), slog.String("cause", cause))
+	c.leave()
+	s.left(c.group)
 }
 
 // serverClosed is the engine's cause when the server has ended by itself.

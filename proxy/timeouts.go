@@ -76,7 +76,7 @@ func (s *Server) sweep() {
 	var cancels errgroup.Group
 	cancels.SetLimit(maxCancels)
 	for _, c := range s.all() {
-		if c.timeouts.longest() == 0 {
+		if limits := c.timeouts.Value(); limits.longest() == 0 {
 			continue
 		}
 		var over *expiry
@@ -140,10 +140,10 @@ func (st *moment) over(since time.Time, limit time.Duration) bool {
 // expired returns what has taken too long in a session, and begins to act on
 // it where that has to be in one step with finding it out.
 func (c *conn) expired(x *session.Session, now time.Time) *expiry {
-	st := &moment{x.State(), now}
-	over := c.timeouts.expired(st)
+	st, limits := &moment{x.State(), now}, c.timeouts.Value()
+	over := limits.expired(st)
 	if over == nil && st.State.State == "active" && !st.Replicating {
-		over = c.lateStatement(st)
+		over = c.lateStatement(st, limits.statement)
 	}
 	switch {
 	case over == nil:
@@ -180,22 +180,21 @@ func (t *timeouts) expired(st *moment) *expiry {
 // is cancelled, and where that does not end it its session is. Several in one
 // text, or before one Sync, are one: the server sends its answers to them
 // together, so that nobody can tell when the next has begun.
-func (c *conn) lateStatement(st *moment) *expiry {
-	limit, w := c.timeouts.statement, &c.watched
+func (c *conn) lateStatement(st *moment, limit time.Duration) *expiry {
 	if !st.over(st.Running, limit) {
 		return nil
 	}
-	if !w.since.Equal(st.Running) {
-		*w = watched{since: st.Running}
+	if c.watched == nil || !c.watched.since.Equal(st.Running) {
+		c.watched = &watched{since: st.Running}
 	}
 	switch {
-	case w.cancelled.IsZero():
+	case c.watched.cancelled.IsZero():
 		return &expiry{cause: "statement", statement: true, refusal: &policy.Refusal{
 			SQLSTATE: sqlstate.QueryCanceled, Message: "canceling statement due to lockkeeper's statement timeout",
 			Detail: fmt.Sprintf("The server has worked on it for more than the %s of limits.statement_timeout, or of what limits.users or limits.databases has in its place.", limit),
 			Hint:   "Make it do less at a time, or have the limit raised in lockkeeper.yaml.",
 		}}
-	case st.now.Sub(w.cancelled) >= CancelGrace:
+	case st.now.Sub(c.watched.cancelled) >= CancelGrace:
 		over := terminating("statement_kill", sqlstate.QueryCanceled, "statement", false)
 		over.refusal.Detail = fmt.Sprintf("The statement was cancelled and has not ended within %s.", CancelGrace)
 		return over

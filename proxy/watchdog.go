@@ -112,7 +112,7 @@ func (s *Server) postKey(c *conn) postKey {
 	t := s.cfg.Servers[c.target]
 	key := postKey{server: t.identity()}
 	if t.failsOver() {
-		key.address = c.reached.address
+		key.address = c.reached.Value().address
 	}
 	return key
 }
@@ -123,7 +123,7 @@ func (w *watchdog) post(key postKey, c *conn) *post {
 	defer w.mu.Unlock()
 	p := w.posts[key]
 	if p == nil {
-		p = &post{s: w.s, target: w.s.controlledTarget(c.target), at: c.reached, observed: map[wait]bool{}, barred: map[string]time.Time{}}
+		p = &post{s: w.s, target: w.s.controlledTarget(c.target), at: c.reached.Value(), observed: map[wait]bool{}, barred: map[string]time.Time{}}
 		w.posts[key] = p
 	}
 	return p

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy/session"
 )
@@ -12,11 +13,11 @@ import (
 // core is what both engines have: the session, what is known of it, and what is
 // asked of a pair from elsewhere.
 type core struct {
-	cfg     Config
-	onLogin func(pid uint32)
-	goOn    func() // works on after an event that came from neither side; must not block; the mutex is held
+	cfg  *Config
+	goOn func() // works on after an event that came from neither side; must not block; the mutex is held
 
 	mu       sync.Mutex // guards everything below, and what an engine has besides
+	owner    Owner      // nil until Begin
 	s        *session.Session
 	granted  int  // bytes of the client's buffer beyond clientBuffer, taken from the budget
 	asking   bool // a text in the client's buffer is being inspected
@@ -30,8 +31,6 @@ type core struct {
 
 	background sync.WaitGroup // what is done aside
 }
-
-func (c *core) OnLogin(f func(pid uint32)) { c.onLogin = f }
 
 func (c *core) Do(f func(*session.Session)) {
 	c.mu.Lock()
@@ -105,6 +104,37 @@ func (c *core) finish() {
 		c.timer.Stop()
 	}
 	c.release()
+}
+
+// conclude tells what is left to tell about a pair that has ended, when nothing
+// is done for it any more. The mutex is not held.
+func (c *core) conclude() {
+	c.background.Wait()
+	c.mu.Lock()
+	c.s.Lost()
+	entries, cause := c.news(), c.cause
+	c.mu.Unlock()
+	c.record(entries)
+	c.owner.Ended(cause)
+}
+
+// news hands the counts to the sink and returns the entries for it.
+func (c *core) news() []journal.Entry {
+	c.cfg.Sink.Count(&c.s.Counts)
+	c.s.Counts = session.Counts{}
+	entries := c.s.Entries
+	c.s.Entries = nil
+	return entries
+}
+
+// record journals entries; it may block.
+func (c *core) record(entries []journal.Entry) {
+	if len(entries) == 0 {
+		return
+	}
+	begun := c.cfg.Now()
+	c.cfg.Sink.Record(entries)
+	c.cfg.Sink.Stage("record", c.cfg.Now().Sub(begun))
 }
 
 // release gives what the budget granted back.

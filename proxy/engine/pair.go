@@ -16,12 +16,10 @@ import (
 // Pair is a client connection and its server connection with the session
 // between them. Its methods may be called from any goroutine.
 type Pair interface {
-	// OnLogin, when called before Run, has f called once with the server's
-	// process id when the server has accepted the login. f may block shortly.
-	OnLogin(f func(pid uint32))
-	// Run moves bytes until one side has ended and everything it said has been
-	// passed on. It closes both connections and returns why the session ended.
-	Run(ctx context.Context) (cause string)
+	// Begin has bytes moved until one side has ended and everything it said has
+	// been passed on, and returns at once. It is called once, also for a pair
+	// that was closed before.
+	Begin(o Owner)
 	// Close ends the pair for a reason; both sides see a closed connection.
 	Close(cause string)
 	// Fail ends the pair with a FATAL error that the client can read, as a
@@ -51,11 +49,22 @@ type Pair interface {
 
 // New returns a pair that has not begun. pending are bytes of the server that
 // were read already.
-func New(cfg Config, client, server net.Conn, s *session.Session, pending []byte) Pair {
+func New(cfg *Config, client, server net.Conn, s *session.Session, pending []byte) Pair {
 	if p := cfg.Poller.pair(cfg, client, server, s, pending); p != nil {
 		return p
 	}
 	return newRoutines(cfg, client, server, s, pending)
+}
+
+// Owner is told once of each what becomes of its pair, by a goroutine of the
+// pair's that may block.
+type Owner interface {
+	// LoggedIn tells that the server has accepted the login, and its process id.
+	// The client hears of it afterwards, and should not have to wait long.
+	LoggedIn(pid uint32)
+	// Ended tells why the session has ended. Both connections are closed, and
+	// nothing is done for the pair any more.
+	Ended(cause string)
 }
 
 // Sink takes what sessions have to tell. Its methods may be called from many

@@ -31,8 +31,7 @@ var errNotNow = errors.New("the socket is not ready")
 type polled struct {
 	core
 	loop   *loop
-	number int32         // in the loop
-	done   chan struct{} // closed when the pair has ended
+	number int32 // in the loop
 
 	client  half
 	server  half
@@ -57,36 +56,27 @@ type half struct {
 // rest is what was read and not taken.
 func (h *half) rest() []byte { return h.in[h.start:] }
 
-func newPolled(cfg Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
-	p := &polled{core: core{cfg: cfg, s: s}, loop: l, done: make(chan struct{})}
+func newPolled(cfg *Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
+	p := &polled{core: core{cfg: cfg, s: s}, loop: l}
 	p.goOn = p.resume
 	p.client.fd, p.server.fd = client, server
 	p.server.in = pending
-	p.number = l.enter(p) // here, for others may act on it before Run
+	p.number = l.enter(p) // here, for others may act on it before Begin
 	return p
 }
 
-func (p *polled) Run(ctx context.Context) (cause string) {
-	p.mu.Lock()
-	if len(p.server.in) > 0 && p.hearsServer() {
-		p.heardServer(nil)
-	}
-	p.settle()
-	p.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
-	<-p.done
-	stop()
-	p.background.Wait()
+func (p *polled) Begin(o Owner) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.s.Lost()
-	p.cfg.Sink.Count(&p.s.Counts)
-	p.s.Counts = session.Counts{}
-	if entries := p.s.Entries; len(entries) > 0 {
-		p.s.Entries = nil
-		p.cfg.Sink.Record(entries)
+	p.owner = o
+	if p.ended {
+		go p.conclude()
+		return
 	}
-	return p.cause
+	if p.s.Closing() == "" {
+		p.heardServer(nil)
+	}
+	p.resume()
 }
 
 func (p *polled) Close(cause string) {
@@ -109,9 +99,10 @@ func (p *polled) Traffic() (toServer, toClient int64) {
 	return p.server.bytes, p.client.bytes
 }
 
-// resume works on after an event that came from neither side.
+// resume works on after an event that came from neither side. What comes before
+// Begin waits for it.
 func (p *polled) resume() {
-	if p.ended {
+	if p.ended || p.owner == nil {
 		return
 	}
 	p.pump(nil)
@@ -131,7 +122,9 @@ func (p *polled) close() {
 	}
 	p.loop.leave(p.number)
 	p.letGo()
-	close(p.done)
+	if p.owner != nil {
+		go p.conclude()
+	}
 }
 
 // ready is called by the loop when a connection can be read or written, or is
@@ -488,19 +481,14 @@ func (p *polled) tell() {
 	if p.aside {
 		return
 	}
-	p.cfg.Sink.Count(&p.s.Counts)
-	p.s.Counts = session.Counts{}
 	login := !p.loggedIn && p.s.LoggedIn()
-	entries := p.s.Entries
-	if len(entries) == 0 && !login {
-		return
-	}
-	p.s.Entries = nil
 	p.loggedIn = p.loggedIn || login
-	if !login && p.cfg.Sink.Roomy() {
-		begun := p.cfg.Now()
-		p.cfg.Sink.Record(entries)
-		p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
+	entries := p.news()
+	switch {
+	case len(entries) == 0 && !login:
+		return
+	case !login && p.cfg.Sink.Roomy():
+		p.record(entries)
 		return
 	}
 	pid, _ := p.s.BackendKey()
@@ -509,14 +497,10 @@ func (p *polled) tell() {
 	p.loop.started.Store(true)
 	go func() {
 		defer p.background.Done()
-		if login && p.onLogin != nil {
-			p.onLogin(pid)
+		if login {
+			p.owner.LoggedIn(pid)
 		}
-		if len(entries) > 0 {
-			begun := p.cfg.Now()
-			p.cfg.Sink.Record(entries)
-			p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
-		}
+		p.record(entries)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.back()

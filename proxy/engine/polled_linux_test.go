@@ -59,7 +59,7 @@ func runningLoop(t *testing.T) *loop {
 
 // pausedPair is a pair with a login on its way and no budget.
 func pausedPair(l *loop, client, server int) *polled {
-	cfg := Config{Sink: pausing{}, Now: pausing{}.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
+	cfg := &Config{Sink: pausing{}, Now: pausing{}.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
 	s := session.New(session.Config{ID: 1, Subject: policy.Subject{User: "u", Database: "d"}, StatementBytes: 1 << 20}, pausing{})
 	return newPolled(cfg, l, client, server, s, []byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
 }
@@ -73,6 +73,21 @@ func sockets(t *testing.T) (ours, theirs int) {
 	t.Cleanup(func() { _ = unix.Close(fds[1]) })
 	return fds[0], fds[1]
 }
+
+// owner hears why its pair has ended.
+type owner chan string
+
+func (owner) LoggedIn(uint32)      {}
+func (o owner) Ended(cause string) { o <- cause }
+
+// slow is an owner that takes its time when it is told of the login.
+type slow struct {
+	owner
+	asked chan<- struct{}
+	goOn  <-chan struct{}
+}
+
+func (s slow) LoggedIn(uint32) { close(s.asked); <-s.goOn }
 
 func (p *polled) watches() (client, server uint32) {
 	p.mu.Lock()
@@ -96,9 +111,8 @@ func TestNothingIsWatchedInVain(t *testing.T) {
 	server, _ := sockets(t)
 	p := pausedPair(runningLoop(t), ours, server)
 	asked, goOn := make(chan struct{}), make(chan struct{})
-	p.OnLogin(func(uint32) { close(asked); <-goOn })
-	ended := make(chan string)
-	go func() { ended <- p.Run(t.Context()) }()
+	ended := make(owner, 1)
+	p.Begin(slow{ended, asked, goOn})
 	<-asked
 	await(t, "the login is kept back", func() bool {
 		p.mu.Lock()
@@ -139,7 +153,9 @@ func TestAConnectionThatCannotBeWatched(t *testing.T) {
 	}
 	_ = file.Close()
 	ours, _ := sockets(t)
-	if cause := pausedPair(runningLoop(t), ours, fd).Run(t.Context()); !strings.HasPrefix(cause, "no poll loop can watch the connection") {
+	ended := make(owner, 1)
+	pausedPair(runningLoop(t), ours, fd).Begin(ended)
+	if cause := <-ended; !strings.HasPrefix(cause, "no poll loop can watch the connection") {
 		t.Errorf("it ended because %q", cause)
 	}
 }
@@ -151,6 +167,11 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	server, _ := sockets(t)
 	p := pausedPair(l, ours, server)
 	p.Fail(&policy.Refusal{SQLSTATE: "57P01", Message: "too early"})
+	early := make(owner, 1)
+	p.Begin(early)
+	if cause := <-early; cause != "too early" {
+		t.Errorf("it ended because %q", cause)
+	}
 	said := make([]byte, 100)
 	if n, err := unix.Read(client, said); err != nil || !strings.Contains(string(said[:n]), "too early") {
 		t.Errorf("the client is told %q, %v", said[:max(0, n)], err)
@@ -159,8 +180,8 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	ours, another := sockets(t)
 	server, _ = sockets(t)
 	next := pausedPair(l, ours, server)
-	ended := make(chan string)
-	go func() { ended <- next.Run(t.Context()) }()
+	ended := make(owner, 1)
+	next.Begin(ended)
 	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == unix.EPOLLIN })
 	if err := unix.Shutdown(another, unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
@@ -172,9 +193,6 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	})
 	next.Close("enough")
 	<-ended
-	if cause := p.Run(t.Context()); cause != "too early" {
-		t.Errorf("it ended because %q", cause)
-	}
 }
 
 // A busy loop waits without telling Go's scheduler, which has to be able to

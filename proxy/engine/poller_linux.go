@@ -65,7 +65,7 @@ func (p *Poller) Close() {
 }
 
 // pair returns a pair in one of the loops; nil where that cannot be.
-func (p *Poller) pair(cfg Config, client, server net.Conn, s *session.Session, pending []byte) Pair {
+func (p *Poller) pair(cfg *Config, client, server net.Conn, s *session.Session, pending []byte) Pair {
 	if p == nil || len(p.loops) == 0 {
 		return nil
 	}

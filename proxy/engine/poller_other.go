@@ -20,4 +20,4 @@ func NewPoller(int) (*Poller, error) {
 // Close does nothing.
 func (p *Poller) Close() {}
 
-func (p *Poller) pair(Config, net.Conn, net.Conn, *session.Session, []byte) Pair { return nil }
+func (p *Poller) pair(*Config, net.Conn, net.Conn, *session.Session, []byte) Pair { return nil }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -30,7 +29,7 @@ type routines struct {
 	start    int
 	end      int
 	early    []byte // the server's first bytes
-	entering bool   // the login was accepted, and onLogin has not returned: until then the client is neither heard nor told
+	entering bool   // the login was accepted, and the owner is being told: until then the client is neither heard nor told
 	toServer output
 	toClient output
 }
@@ -45,28 +44,27 @@ type output struct {
 	lost     int64      // guarded by the pair's mutex: bytes when it came
 }
 
-func newRoutines(cfg Config, client, server net.Conn, s *session.Session, pending []byte) *routines {
+func newRoutines(cfg *Config, client, server net.Conn, s *session.Session, pending []byte) *routines {
 	p := &routines{core: core{cfg: cfg, s: s}, client: client, server: server, in: make([]byte, clientBuffer), early: pending}
 	p.goOn = p.goDrive
 	p.room = sync.NewCond(&p.mu)
 	return p
 }
 
-func (p *routines) Run(ctx context.Context) (cause string) {
-	stop := context.AfterFunc(ctx, func() { p.Close("lockkeeper shuts down") })
-	defer stop()
+func (p *routines) Begin(o Owner) {
+	p.mu.Lock()
+	p.owner = o
+	p.mu.Unlock()
+	go p.run()
+}
+
+func (p *routines) run() {
 	done := make(chan struct{})
 	go p.serverLoop(done)
 	p.clientLoop()
 	<-done
 	p.close()
-	p.background.Wait()
-	p.mu.Lock()
-	p.s.Lost()
-	cause = p.cause
-	p.mu.Unlock()
-	p.tell()
-	return cause
+	p.conclude()
 }
 
 func (p *routines) Close(cause string) {
@@ -295,16 +293,9 @@ func (p *routines) pump() ([]byte, inspect.Lexing) {
 // tell hands counts and entries to the sink.
 func (p *routines) tell() {
 	p.mu.Lock()
-	p.cfg.Sink.Count(&p.s.Counts)
-	p.s.Counts = session.Counts{}
-	entries := p.s.Entries
-	p.s.Entries = nil
+	entries := p.news()
 	p.mu.Unlock()
-	if len(entries) > 0 {
-		begun := p.cfg.Now()
-		p.cfg.Sink.Record(entries)
-		p.cfg.Sink.Stage("record", p.cfg.Now().Sub(begun))
-	}
+	p.record(entries)
 }
 
 // serverLoop reads the server until it ends, and lets the client know.
@@ -343,12 +334,10 @@ func (p *routines) serverLoop(done chan<- struct{}) {
 	p.close()
 }
 
-// enter calls onLogin. Statements that came behind the login wait for it: they
+// enter tells the owner of the login. Statements that came behind the login wait for it: they
 // are judged by what it finds out.
 func (p *routines) enter(pid uint32) {
-	if p.onLogin != nil {
-		p.onLogin(pid)
-	}
+	p.owner.LoggedIn(pid)
 	p.mu.Lock()
 	p.entering = false
 	p.mu.Unlock()
