@@ -29,7 +29,7 @@ test:
 	go test -race -shuffle=on -timeout=30m ./...
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -run NewerGrammars ./inspect/pgquery
 	LOCKKEEPER_PG_BIN=$$(internal/tools/postgres.sh $(NEWEST)) go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)' ./proxy
-	LOCKKEEPER_TEST_ENGINE=poll go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)|InFlight|Held|Slow|Copy|Cancel' ./proxy
+	LOCKKEEPER_TEST_ENGINE=goroutines go test -race -shuffle=on -timeout=30m -run '$(PROTOCOL)|InFlight|Held|Slow|Copy|Cancel' ./proxy
 	CGO_ENABLED=0 go test -run Allocat ./inspect ./policy ./proxy/session
 	CGO_ENABLED=0 go build ./policy/... ./proxy/... ./admin/...
 

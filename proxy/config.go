@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -19,8 +20,8 @@ type Config struct {
 	TCP     TCP               `yaml:"tcp"`
 	Limits  Limits            `yaml:"limits"`
 
-	// Engine is what moves the bytes of sessions: goroutines (default) or poll,
-	// on Linux. Sessions with TLS on either side run on goroutines always.
+	// Engine is what moves the bytes of sessions: poll (default on Linux, nowhere
+	// else) or goroutines. Sessions with TLS on either side run on goroutines always.
 	Engine string `yaml:"engine"`
 
 	// Peers are other lockkeepers that clients may reach at the same address:
@@ -146,7 +147,7 @@ type Limits struct {
 func Default() Config {
 	return Config{
 		Listen: Listen{TCP: []string{"127.0.0.1:6433"}, UnixMode: 0o777},
-		Engine: EngineGoroutines,
+		Engine: defaultEngine(),
 		TLS:    ClientTLS{Mode: "disable", TLSVersions: TLSVersions{MinVersion: "TLSv1.2"}},
 		TCP:    TCP{KeepaliveIdle: 15 * time.Second, KeepaliveInterval: 15 * time.Second, KeepaliveCount: 9},
 		Limits: Limits{
@@ -156,6 +157,13 @@ func Default() Config {
 			CatalogDatabases: 16, CatalogRelations: 100_000, CatalogPoll: 10 * time.Second,
 		},
 	}
+}
+
+func defaultEngine() string {
+	if runtime.GOOS == "linux" {
+		return EnginePoll
+	}
+	return EngineGoroutines
 }
 
 // withDefaults fills what is zero.

@@ -201,8 +201,8 @@ func TestAWaitingLoopStopsForTheCollector(t *testing.T) {
 	ours, client := sockets(t)
 	server, theirs := sockets(t)
 	p := pausedPair(runningLoop(t), ours, server)
-	ended := make(chan string)
-	go func() { ended <- p.Run(t.Context()) }()
+	ended := make(owner, 1)
+	p.Begin(ended)
 	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == unix.EPOLLIN })
 	flush := wire.Append(nil, 'H')
 	for range 20 {
