@@ -3,7 +3,7 @@
 GOLANGCI_LINT = go tool -modfile=internal/tools/golangci-lint/go.mod golangci-lint
 FUZZTIME ?= 30s
 ROUNDS ?= 11
-SECONDS ?= 2
+SECONDS ?= 3
 # The newest PostgreSQL, whose protocol is newer than the others', and the tests
 # that show what it changes; "make versions" runs all of them on each version.
 NEWEST = 18
@@ -95,11 +95,14 @@ golden:
 docs:
 	go run ./cmd/lockkeeper docs --dir docs/reference
 
-# What lockkeeper costs beside no proxy, PgBouncer and HAProxy; a quarter of an
-# hour with 11 rounds. Writes a page and pictures to bench/results.
+# What lockkeeper costs beside no proxy, PgBouncer and HAProxy; half an hour with
+# 11 rounds. Writes a page and pictures to bench/results and its summary into
+# README.md. With fewer rounds, or ARGS='-scenarios simple-8,lock-queue', only
+# bench/results/partial.md. Not by go run, which a signal ends without it.
 bench: setup build
 	internal/tools/peers.sh
-	go run ./bench/oltp -rounds $(ROUNDS) -length $(SECONDS)s $(ARGS)
+	go build -o bin/ ./bench/oltp
+	bin/oltp -rounds $(ROUNDS) -seconds $(SECONDS) $(ARGS)
 
 # The parts of the hot path, alone.
 microbench:

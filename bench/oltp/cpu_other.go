@@ -7,6 +7,8 @@ import (
 	"time"
 )
 
-func (t *target) cpu() (time.Duration, error) {
-	return 0, errors.New("the CPU time of another process can be measured on Linux only")
-}
+var errOnlyLinux = errors.New("the CPU time of another process can be measured on Linux only")
+
+func (t *target) cpu() (time.Duration, error) { return 0, errOnlyLinux }
+
+func (t *target) split() (user, system time.Duration, err error) { return 0, 0, errOnlyLinux }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,6 +29,7 @@ type incident struct {
 type variant struct {
 	says, target string
 	set          string // settings of the statement's session
+	colour       string
 }
 
 var incidents = []incident{
@@ -35,13 +37,15 @@ var incidents = []incident{
 		name: "lock-queue", says: "ALTER TABLE waits behind a transaction that has read the table and stays open",
 		script: "select-only", held: true,
 		statement: "ALTER TABLE pgbench_accounts ADD COLUMN note int", undo: "ALTER TABLE pgbench_accounts DROP COLUMN IF EXISTS note",
-		variants: []variant{{"direct", direct, ""}, {"direct, lock_timeout 5 s", direct, "SET lock_timeout = '5s'"}, {"lockkeeper", poll, ""}},
+		variants: []variant{
+			{"direct", direct, "", "#6b7280"}, {"direct, lock_timeout 5 s", direct, "SET lock_timeout = '5s'", "#d97706"}, {"through lockkeeper", poll, "", "#1d4ed8"},
+		},
 	},
 	{
 		name: "write-storm", says: "UPDATE without WHERE of every row",
 		script:    "simple-update",
 		statement: "UPDATE pgbench_accounts SET abalance = 0", undo: "VACUUM pgbench_accounts",
-		variants: []variant{{"direct", direct, ""}, {"lockkeeper", poll, ""}},
+		variants: []variant{{"direct", direct, "", "#6b7280"}, {"through lockkeeper", poll, "", "#1d4ed8"}},
 	},
 }
 
@@ -54,6 +58,7 @@ const (
 	loadRate   = 400 // transactions a second, of all clients
 	loadPeople = 8   // clients
 	bucket     = 250 * time.Millisecond
+	perSecond  = float64(time.Second / bucket)
 )
 
 // course is how one variant went.
@@ -65,7 +70,14 @@ type course struct {
 	slow     int           // of them longer than a second
 	p50, p99 time.Duration
 	longest  time.Duration
-	series   []time.Duration // the longest in each bucket
+	silence  time.Duration // the longest time without any that ended
+	series   []beat        // by bucket of time
+}
+
+// beat is what ended in one bucket of time.
+type beat struct {
+	n       int
+	longest time.Duration
 }
 
 // chronicle is one incident in all its variants.
@@ -102,7 +114,7 @@ func (s *stage) strike(ctx context.Context, in *incident, v *variant) (course, e
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // tearDown does, too
 	load := s.command(ctx, "pgbench", s.targets[v.target], "-n", "-b", in.script, "-c", strconv.Itoa(loadPeople), "-j", "2", "-R", strconv.Itoa(loadRate),
-		"-T", strconv.Itoa(int(loadEnds.Seconds())), "-l", "--log-prefix="+filepath.Join(dir, "t"))
+		"-T", strconv.Itoa(int(loadEnds.Seconds())), "-l", "--log-prefix="+filepath.Join(dir, logPrefix))
 	begun := time.Now() //nolint:forbidigo // a measurement
 	if err := load.Start(); err != nil {
 		return course{}, err
@@ -112,8 +124,11 @@ func (s *stage) strike(ctx context.Context, in *incident, v *variant) (course, e
 		return course{}, err
 	}
 	all, err := transactions(dir)
-	if err != nil || len(all) == 0 {
-		return course{}, fmt.Errorf("%d transactions: %w", len(all), err)
+	if err != nil {
+		return course{}, err
+	}
+	if len(all) == 0 {
+		return course{}, errTooShort
 	}
 	out.count(all, begun)
 	return out, nil
@@ -172,27 +187,30 @@ func (s *stage) happen(ctx context.Context, in *incident, v *variant, begun time
 
 // count sums the transactions of the others up.
 func (c *course) count(all []transaction, begun time.Time) {
-	c.series = make([]time.Duration, int(loadEnds/bucket)+1)
-	took := make([]time.Duration, len(all))
+	c.series = make([]beat, int(loadEnds/bucket)+1)
+	slices.SortFunc(all, func(a, b transaction) int { return a.ended.Compare(b.ended) })
 	for i, t := range all {
-		took[i] = t.took
 		if t.took > time.Second {
 			c.slow++
 		}
-		at := min(max(int(t.ended.Sub(begun)/bucket), 0), len(c.series)-1)
-		c.series[at] = max(c.series[at], t.took)
+		if i > 0 {
+			c.silence = max(c.silence, t.ended.Sub(all[i-1].ended))
+		}
+		at := &c.series[min(max(int(t.ended.Sub(begun)/bucket), 0), len(c.series)-1)]
+		at.n, at.longest = at.n+1, max(at.longest, t.took)
 	}
-	slices.Sort(took)
+	took := durations(all)
 	c.n, c.longest = len(took), took[len(took)-1]
-	c.p50, c.p99 = took[len(took)/2], took[len(took)*99/100]
+	c.p50, c.p99 = percentile(took, .5), percentile(took, .99)
 }
 
 func (c *chronicle) print(out io.Writer) {
-	fmt.Fprintf(out, "\n## %s\n\n%s; %d clients with %d transactions a second meanwhile (`pgbench -b %s`).\n\n", c.incident.name, c.incident.says, loadPeople, loadRate, c.incident.script)
-	fmt.Fprintln(out, "| way | the statement | it took | transactions of the others | p50 | p99 | longest | longer than 1 s |\n|---|---|---|---|---|---|---|---|")
+	fmt.Fprintf(out, "\n## %s\n\n%s; %d clients with %d transactions a second meanwhile (`pgbench -b %s`), which take their time from when they were due.\n\n",
+		c.incident.name, c.incident.says, loadPeople, loadRate, c.incident.script)
+	fmt.Fprintln(out, "| way | the statement | it took | transactions of the others | p50 | p99 | longest | longest silence | longer than 1 s |\n|---|---|---|---|---|---|---|---|---|")
 	for i := range c.courses {
 		x := &c.courses[i]
-		fmt.Fprintf(out, "| %s | %s | %s | %d | %s | %s | %s | %d |\n", x.variant.says, x.outcome, x.took.Round(time.Millisecond), x.n,
-			x.p50.Round(10*time.Microsecond), x.p99.Round(10*time.Microsecond), x.longest.Round(time.Millisecond), x.slow)
+		fmt.Fprintf(out, "| %s | %s | %s | %d | %s | %s | %s | %s | %d |\n", x.variant.says, strings.ReplaceAll(x.outcome, "|", "¦"), x.took.Round(time.Millisecond), x.n,
+			x.p50.Round(10*time.Microsecond), x.p99.Round(10*time.Microsecond), x.longest.Round(time.Millisecond), x.silence.Round(time.Millisecond), x.slow)
 	}
 }

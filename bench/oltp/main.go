@@ -1,4 +1,4 @@
-// Command oltp measures what lockkeeper costs beside no proxy and its peers: CPU per transaction, latency, throughput, and what two incidents do to everybody else.
+// Command oltp measures what lockkeeper costs beside no proxy and its peers: CPU per transaction, latency, throughput, memory, system calls, and what two incidents do to everybody else.
 //
 // Rounds are short and interleaved: each visits every target, in an order that
 // rotates, so that what the machine does meanwhile meets all of them. Ratios are
@@ -10,18 +10,21 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:])
+	runtime.LockOSThread() // see processAttributes
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "oltp:", err)
@@ -31,26 +34,28 @@ func main() {
 
 // options are the flags.
 type options struct {
-	rounds    int
-	length    time.Duration // of one measurement
-	targets   []string
-	scenarios []string
-	incidents bool
-	program   string
-	folder    string // of the results
-	machine   string
+	rounds   int
+	seconds  int // of one measurement
+	targets  []string
+	parts    []string
+	program  string
+	folder   string // of the results
+	machine  string
+	complete bool // everything, and in enough rounds: a result to keep
 }
+
+// enoughRounds is how many a result to keep has.
+const enoughRounds = 11
 
 func parse(args []string) (options, error) {
 	o := options{}
 	flags := flag.NewFlagSet("oltp", flag.ContinueOnError)
-	flags.IntVar(&o.rounds, "rounds", 11, "rounds of each scenario")
-	flags.DurationVar(&o.length, "length", 2*time.Second, "of one measurement")
+	flags.IntVar(&o.rounds, "rounds", enoughRounds, "rounds of each scenario")
+	flags.IntVar(&o.seconds, "seconds", 3, "of one measurement")
 	targets := flags.String("targets", strings.Join(targetNames(), ","), "what is measured")
-	scenarios := flags.String("scenarios", strings.Join(scenarioNames(), ","), "how; empty for none")
-	flags.BoolVar(&o.incidents, "incidents", true, "measure what a lock queue and an unbounded UPDATE do to others, too")
+	scenarios := flags.String("scenarios", strings.Join(partNames(), ","), "how")
 	flags.StringVar(&o.program, "lockkeeper", "bin/lockkeeper", "the program")
-	flags.StringVar(&o.folder, "results", "bench/results", "the folder of the results")
+	flags.StringVar(&o.folder, "results", resultsFolder, "the folder of the results; in this one a complete result goes into README.md, too")
 	flags.StringVar(&o.machine, "machine", fmt.Sprintf("%s-%s-%dcpu", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()), "what the result's file is called by, besides the date")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -59,63 +64,133 @@ func parse(args []string) (options, error) {
 	if o.program, err = filepath.Abs(o.program); err != nil {
 		return o, err
 	}
-	o.targets, o.scenarios = split(*targets), split(*scenarios)
-	for _, name := range o.targets {
-		if !slices.Contains(targetNames(), name) {
-			return o, fmt.Errorf("no target %q: there are %s", name, strings.Join(targetNames(), ", "))
-		}
+	if o.targets, err = choose("target", *targets, targetNames()); err != nil {
+		return o, err
 	}
-	for _, name := range o.scenarios {
-		if !slices.Contains(scenarioNames(), name) {
-			return o, fmt.Errorf("no scenario %q: there are %s", name, strings.Join(scenarioNames(), ", "))
-		}
+	if o.parts, err = choose("scenario", *scenarios, partNames()); err != nil {
+		return o, err
 	}
-	if o.rounds < 1 || o.length < 100*time.Millisecond {
-		return o, errors.New("at least one round, of a tenth of a second or more")
+	if o.rounds < 1 || o.seconds < 1 {
+		return o, errors.New("at least one round, of a second or more")
 	}
+	o.complete = len(o.targets) == len(targetNames()) && len(o.parts) == len(partNames()) && o.rounds >= enoughRounds
 	return o, nil
 }
 
-func split(list string) []string {
-	if list == "" {
-		return nil
+// choose reads a list of names, which come back in the order of all.
+func choose(kind, list string, all []string) ([]string, error) {
+	wanted := strings.Split(list, ",")
+	for _, name := range wanted {
+		if !slices.Contains(all, name) {
+			return nil, fmt.Errorf("no %s %q: there are %s", kind, name, strings.Join(all, ", "))
+		}
 	}
-	return strings.Split(list, ",")
+	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return !slices.Contains(wanted, name) }), nil
 }
 
-func run(ctx context.Context, args []string) (err error) {
+// part is something that is measured, prints what came of it and keeps it for
+// the page.
+type part struct {
+	name string
+	run  func(context.Context, *stage, *results) (printed, error)
+}
+
+type printed interface{ print(io.Writer) }
+
+// parts are all of them, in their order.
+func parts() []part {
+	var all []part
+	for i := range scenarios {
+		all = append(all, part{scenarios[i].name, func(ctx context.Context, s *stage, r *results) (printed, error) {
+			t, err := s.interleave(ctx, &scenarios[i], &r.options)
+			if err == nil {
+				r.tables = append(r.tables, t)
+			}
+			return t, err
+		}})
+	}
+	all = append(all, part{"system-calls", func(ctx context.Context, s *stage, r *results) (_ printed, err error) {
+		r.calls, err = s.countCalls(ctx, r.options.targets)
+		return r.calls, err
+	}})
+	for i := range incidents {
+		all = append(all, part{incidents[i].name, func(ctx context.Context, s *stage, r *results) (printed, error) {
+			c, err := s.play(ctx, &incidents[i])
+			if err == nil {
+				r.incidents = append(r.incidents, c)
+			}
+			return c, err
+		}})
+	}
+	return append(all, part{"memory", func(ctx context.Context, s *stage, r *results) (_ printed, err error) {
+		r.memory, err = s.measureMemory(ctx, r.options.program)
+		return r.memory, err
+	}}, part{"decisions", func(ctx context.Context, s *stage, r *results) (_ printed, err error) {
+		r.benchmarks, err = s.runBenchmarks(ctx, r.options.rounds)
+		return r.benchmarks, err
+	}}, part{"code", func(_ context.Context, _ *stage, r *results) (_ printed, err error) {
+		r.code, err = countCode(".")
+		return r.code, err
+	}})
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// run measures all parts that are wanted. One that fails does not lose the
+// others; the result is kept as a part of one then.
+func run(ctx context.Context, args []string, out io.Writer) error {
 	o, err := parse(args)
 	if err != nil {
 		return err
 	}
+	r := &results{options: o, begun: time.Now(), load: load()} //nolint:forbidigo // a measurement
 	s, err := setUp(ctx, &o)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.tearDown()) }()
-	r := &results{options: o, versions: s.versions(ctx)}
-	for i := range scenarios {
-		if !slices.Contains(o.scenarios, scenarios[i].name) {
+	r.versions = s.versions(ctx, o.program)
+	failed := r.measure(ctx, s, out)
+	if ctx.Err() != nil {
+		failed = append(failed, errors.New("interrupted: the rest was not measured, and what was started has been ended"))
+	}
+	failed = append(failed, s.tearDown())
+	err = errors.Join(failed...)
+	r.options.complete = o.complete && err == nil
+	page, err2 := r.write()
+	if err2 == nil {
+		fmt.Fprint(out, "\n")
+		r.printGoals(out)
+		fmt.Fprintf(out, "\n%s, after %s\n", page, time.Since(r.begun).Round(time.Second))
+	}
+	return errors.Join(err, err2)
+}
+
+// measure runs the parts.
+func (r *results) measure(ctx context.Context, s *stage, out io.Writer) (failed []error) {
+	for _, p := range parts() {
+		if ctx.Err() != nil {
+			return failed
+		}
+		if !slices.Contains(r.options.parts, p.name) {
 			continue
 		}
-		t, err := s.interleave(ctx, &scenarios[i], &o)
+		fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format(time.TimeOnly), p.name) //nolint:forbidigo // a measurement
+		got, err := p.run(ctx, s, r)
 		if err != nil {
-			return fmt.Errorf("%s: %w", scenarios[i].name, err)
+			err = fmt.Errorf("%s: %w", p.name, err)
+			fmt.Fprintln(os.Stderr, err)
+			failed = append(failed, err)
+			continue
 		}
-		r.tables = append(r.tables, t)
-		t.print(os.Stdout)
+		got.print(out)
 	}
-	if o.incidents {
-		for i := range incidents {
-			in, err := s.play(ctx, &incidents[i])
-			if err != nil {
-				return fmt.Errorf("%s: %w", incidents[i].name, err)
-			}
-			r.incidents = append(r.incidents, in)
-			in.print(os.Stdout)
-		}
-	}
-	return r.write()
+	return failed
 }
 
 // interleave visits every target in each round.
@@ -124,7 +199,7 @@ func (s *stage) interleave(ctx context.Context, sc *scenario, o *options) (*tabl
 	for round := -1; round < o.rounds; round++ { // the first warms up
 		for i := range t.targets {
 			name := t.targets[(i+max(round, 0))%len(t.targets)]
-			x, err := s.measure(ctx, sc, s.targets[name], o.length)
+			x, err := s.measure(ctx, sc, s.targets[name], o.seconds)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}

@@ -5,13 +5,12 @@ import (
 	"html"
 	"math"
 	"strings"
-	"time"
 )
 
-// colours of targets and variants, in their order; they differ in lightness,
-// too.
+// colours of the targets, in their order; they differ in lightness, too.
 var colours = []string{"#6b7280", "#d97706", "#a3a3a3", "#1d4ed8", "#60a5fa"}
 
+// A picture is a white card, legible on pages that are dark or light.
 const style = `<style>text{font:12px sans-serif;fill:#111}.t{font-size:14px;font-weight:bold}.g{stroke:#ddd}.one{stroke:#111;stroke-dasharray:4 3}</style>`
 
 // drawing collects the parts of an SVG.
@@ -20,7 +19,7 @@ type drawing struct{ strings.Builder }
 func newDrawing(width, height int, title string) *drawing {
 	d := &drawing{}
 	fmt.Fprintf(d, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n", width, height, width, height)
-	fmt.Fprintf(d, "<title>%s</title>%s\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", html.EscapeString(title), style)
+	fmt.Fprintf(d, "<title>%s</title>%s\n<rect width=\"100%%\" height=\"100%%\" rx=\"6\" fill=\"#fff\"/>\n", html.EscapeString(title), style)
 	d.text(10, 20, "t", "start", title)
 	return d
 }
@@ -31,6 +30,17 @@ func (d *drawing) text(x, y float64, class, anchor, s string) {
 
 func (d *drawing) rule(class string, x1, y1, x2, y2 float64) {
 	fmt.Fprintf(d, `<line class="%s" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`+"\n", class, x1, y1, x2, y2)
+}
+
+func (d *drawing) bar(x, y, width, height float64, colour string) {
+	fmt.Fprintf(d, `<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>`+"\n", x, y, width, height, colour)
+}
+
+// legend names a colour and returns where the next may stand.
+func (d *drawing) legend(x, y float64, colour, name string) float64 {
+	d.bar(x, y-9, 10, 10, colour)
+	d.text(x+14, y, "", "start", name)
+	return x + 30 + 7*float64(len(name))
 }
 
 func (d *drawing) end() string {
@@ -47,92 +57,129 @@ func colourOf(target string) string {
 	return "#000"
 }
 
-// bars shows the CPU of each proxy relative to PgBouncer's, one group for each
-// scenario.
-func bars(tables []*table) string {
-	const left, right, top, bar, gap, width = 130, 60, 40, 14, 14, 760
-	height, most := top+30, 1.0
-	for _, t := range tables {
-		height += gap + bar*len(t.proxies())
-		for _, name := range t.proxies() {
-			most = math.Max(most, median(t.ratios(name, pgbouncer, cpuOf)))
+// chart is a picture of bars: groups of one for each target.
+type chart struct {
+	title, unit string
+	series      []string // targets
+	marks       []float64
+	groups      []group
+}
+
+type group struct {
+	name string
+	bars []float64 // one for each of the series; 0 is nothing to show
+}
+
+// svg draws the chart.
+func (c *chart) svg() string {
+	const left, right, top, thick, gap, width = 330, 60, 36, 14, 12, 860
+	most := 0.0
+	for _, g := range c.groups {
+		for _, v := range append(g.bars, c.marks...) {
+			most = math.Max(most, v)
 		}
 	}
-	scale := float64(width-left-right) / most
-	d := newDrawing(width, height, "Proxy CPU per transaction, relative to PgBouncer in session mode")
+	step := stepOf(most)
+	most = math.Ceil(most/step) * step
+	bottom := float64(top + len(c.groups)*(len(c.series)*thick+gap))
+	d := newDrawing(width, int(bottom)+50, c.title)
+	px := func(v float64) float64 { return left + v/most*(width-left-right) }
+	for v := 0.0; v <= most+step/2; v += step {
+		d.rule("g", px(v), top-6, px(v), bottom)
+		d.text(px(v), bottom+14, "", "middle", fmt.Sprintf("%.4g", v))
+	}
+	d.text(width-8, bottom+14, "", "end", c.unit)
 	y := float64(top)
-	for _, t := range tables {
-		d.text(left-8, y+float64(bar*len(t.proxies()))/2+4, "", "end", t.scenario.name)
-		for _, name := range t.proxies() {
-			x := median(t.ratios(name, pgbouncer, cpuOf))
-			fmt.Fprintf(d, `<rect x="%d" y="%.1f" width="%.1f" height="%d" fill="%s"/>`+"\n", left, y, x*scale, bar-2, colourOf(name))
-			d.text(left+x*scale+4, y+bar-4, "", "start", number(x))
-			y += bar
+	for _, g := range c.groups {
+		d.text(left-8, y+float64(thick*len(g.bars))/2+4, "", "end", g.name)
+		for i, v := range g.bars {
+			if v > 0 {
+				d.bar(left, y, px(v)-left, thick-2, colourOf(c.series[i]))
+				d.text(px(v)+4, y+thick-3, "", "start", fmt.Sprintf("%.3g", v))
+			}
+			y += thick
 		}
 		y += gap
 	}
-	d.rule("one", left+scale, top-6, left+scale, y)
+	for _, v := range c.marks {
+		d.rule("one", px(v), top-6, px(v), bottom)
+	}
 	x := float64(left)
-	for _, name := range tables[0].proxies() {
-		x = d.legend(x, float64(height)-8, colourOf(name), name)
+	for _, name := range c.series {
+		x = d.legend(x, bottom+38, colourOf(name), name)
 	}
 	return d.end()
 }
 
-// proxies are the targets whose CPU is measured.
-func (t *table) proxies() []string {
-	var out []string
-	for _, name := range t.targets {
-		if name != direct {
-			out = append(out, name)
+// stepOf returns a round distance of about a sixth of most.
+func stepOf(most float64) float64 {
+	if most <= 0 {
+		return 1
+	}
+	power := math.Pow(10, math.Floor(math.Log10(most/6)))
+	for _, f := range []float64{1, 2, 5} {
+		if most/(f*power) <= 7 {
+			return f * power
 		}
 	}
-	return out
+	return 10 * power
 }
 
-// legend names a colour and returns where the next may stand.
-func (d *drawing) legend(x, y float64, colour, name string) float64 {
-	fmt.Fprintf(d, `<rect x="%.1f" y="%.1f" width="10" height="10" fill="%s"/>`+"\n", x, y-9, colour)
-	d.text(x+14, y, "", "start", name)
-	return x + 30 + 7*float64(len(name))
+// charts draws what the scenarios, the memory and the system calls gave.
+func (r *results) charts() map[string]*chart {
+	all := map[string]*chart{"goals": r.shares()}
+	if len(r.tables) > 0 {
+		proxies := r.tables[0].proxies()
+		cpu := &chart{title: "Proxy CPU for each transaction or stream, relative to PgBouncer in session mode", unit: "÷ PgBouncer", series: proxies, marks: []float64{1}}
+		rate := &chart{title: "Throughput, relative to no proxy", unit: "÷ direct", series: proxies, marks: []float64{1}}
+		latency := &chart{title: "Median latency added to that without a proxy, lowest rounds", unit: "µs", series: proxies}
+		for _, t := range r.tables {
+			cpu.add(t.scenario.name, func(p string) float64 { return median(t.ratios(p, pgbouncer, cpuOf)) })
+			rate.add(t.scenario.name, func(p string) float64 { return median(t.ratios(p, direct, rateOf)) })
+			if t.scenario.stream == "" {
+				latency.add(t.scenario.name, func(p string) float64 { return t.added(p) * 1e6 })
+			}
+		}
+		all["cpu"], all["throughput"], all["latency"] = cpu, rate, latency
+	}
+	if r.memory != nil {
+		c := &chart{title: "Memory of each idle session", unit: "kB", series: []string{poll, goroutines}}
+		for _, n := range idleSessions {
+			c.add(fmt.Sprintf("%d sessions", n), func(target string) float64 { return r.memory.each[engineOf[target]][n] / 1000 })
+		}
+		all["memory"] = c
+	}
+	if r.calls != nil && len(r.calls.all) > 0 {
+		all["system-calls"] = r.calls.chart()
+	}
+	return all
 }
 
-// lines shows the longest transaction of the others in each quarter of a
-// second.
-func lines(c *chronicle) string {
-	const left, right, top, bottom, width, height = 60, 20, 40, 60, 760, 340
-	most := time.Second
-	for i := range c.courses {
-		most = max(most, c.courses[i].longest)
+func (c *chart) add(name string, of func(target string) float64) {
+	g := group{name: name}
+	for _, target := range c.series {
+		g.bars = append(g.bars, of(target))
 	}
-	px := func(t time.Duration) float64 {
-		return left + float64(t)/float64(loadEnds)*(width-left-right)
-	}
-	py := func(t time.Duration) float64 {
-		return height - bottom - float64(t)/float64(most)*(height-top-bottom)
-	}
-	d := newDrawing(width, height, c.incident.name+": the longest transaction of the others, in seconds")
-	for t := time.Duration(0); t <= most; t += max(time.Second, (most / 5).Round(time.Second)) {
-		d.rule("g", left, py(t), width-right, py(t))
-		d.text(left-6, py(t)+4, "", "end", fmt.Sprintf("%.0f s", t.Seconds()))
-	}
-	for t := time.Duration(0); t <= loadEnds; t += 2 * time.Second {
-		d.text(px(t), height-bottom+16, "", "middle", fmt.Sprintf("%.0f s", t.Seconds()))
-	}
-	d.rule("one", px(strikeAt), top, px(strikeAt), height-bottom)
-	d.text(px(strikeAt)+4, top+12, "", "start", strings.Fields(c.incident.statement)[0])
-	x := float64(left)
-	for i := range c.courses {
-		colour := colours[[]int{0, 1, 3}[min(i, 2)]]
-		if c.courses[i].variant.target == poll {
-			colour = colours[3]
+	c.groups = append(c.groups, g)
+}
+
+func (t *callTables) chart() *chart {
+	c := &chart{title: "System calls for each transaction, pgbench -S -M simple", unit: "calls"}
+	by := map[int]map[string]float64{}
+	for i := range t.all {
+		x := &t.all[i]
+		if by[x.clients] == nil {
+			by[x.clients] = map[string]float64{}
 		}
-		var points strings.Builder
-		for j, v := range c.courses[i].series {
-			fmt.Fprintf(&points, "%.1f,%.1f ", px(min(time.Duration(j)*bucket, loadEnds)), py(v))
-		}
-		fmt.Fprintf(d, `<polyline fill="none" stroke="%s" stroke-width="2" points="%s"/>`+"\n", colour, strings.TrimSpace(points.String()))
-		x = d.legend(x, height-14, colour, c.courses[i].variant.says)
+		by[x.clients][x.target] = x.total()
 	}
-	return d.end()
+	for _, name := range targetNames() {
+		if _, ok := by[t.all[0].clients][name]; ok {
+			c.series = append(c.series, name)
+		}
+	}
+	for _, clients := range callClients {
+		c.add(fmt.Sprintf("%d clients", clients), func(target string) float64 { return by[clients][target] })
+	}
+	return c
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -20,9 +19,12 @@ const (
 	direct     = "direct"
 	pgbouncer  = "pgbouncer"
 	haproxy    = "haproxy"
-	poll       = "lockkeeper"
+	poll       = "lockkeeper-poll"
 	goroutines = "lockkeeper-goroutines"
 )
+
+// engineOf names the engine of a target.
+var engineOf = map[string]string{poll: "poll", goroutines: "goroutines"}
 
 func targetNames() []string { return []string{direct, pgbouncer, haproxy, poll, goroutines} }
 
@@ -65,8 +67,8 @@ func setUp(ctx context.Context, o *options) (_ *stage, err error) {
 	start := map[string]func(context.Context) (*target, error){
 		pgbouncer:  s.startBouncer,
 		haproxy:    s.startHAProxy,
-		poll:       func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, "poll") },
-		goroutines: func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, "goroutines") },
+		poll:       func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, engineOf[poll]) },
+		goroutines: func(ctx context.Context) (*target, error) { return s.startGuard(ctx, o.program, engineOf[goroutines]) },
 	}
 	for _, name := range o.targets {
 		if start[name] == nil {
@@ -160,7 +162,8 @@ func (s *stage) startGuard(ctx context.Context, program, engine string) (*target
 	return s.start(port, program, "serve", "-c", config)
 }
 
-// start runs a program until tearDown; what it says goes to a file.
+// start runs a program until tearDown, or our own end; what it says goes to a
+// file.
 func (s *stage) start(port int, program string, args ...string) (*target, error) {
 	log, err := os.CreateTemp(s.dir, filepath.Base(program)+"-*.log")
 	if err != nil {
@@ -168,7 +171,7 @@ func (s *stage) start(port int, program string, args ...string) (*target, error)
 	}
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(program, args...) //nolint:noctx // ended by tearDown
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, processAttributes()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -207,20 +210,6 @@ func (s *stage) tearDown() error {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
 	return errors.Join(errs...)
-}
-
-// versions says what was measured.
-func (s *stage) versions(ctx context.Context) []string {
-	var all []string
-	number := regexp.MustCompile(`\d+(\.\d+)+`)
-	for _, x := range []struct{ name, program, flag string }{
-		{"PostgreSQL", filepath.Join(s.pg.BinDir(), "postgres"), "--version"}, {"PgBouncer", "pgbouncer", "--version"}, {"HAProxy", "haproxy", "-v"},
-	} {
-		if out, err := exec.CommandContext(ctx, x.program, x.flag).Output(); err == nil {
-			all = append(all, x.name+" "+number.FindString(string(out)))
-		}
-	}
-	return all
 }
 
 func free(ctx context.Context) (int, error) {
