@@ -31,7 +31,7 @@ type callTables struct {
 }
 
 const (
-	countedTransactions = 8000 // of all clients; logins are lost among them
+	countedTransactions = 4000 // of all clients; logins are lost among them
 	countingTakes       = 2 * time.Minute
 )
 

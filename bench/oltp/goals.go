@@ -90,15 +90,17 @@ func (g *goal) over(got, limit float64) string {
 	return fmt.Sprintf("%.1f %%", (got/limit-1)*100)
 }
 
-// printGoals prints every figure beside its goal, for both engines.
+// printGoals prints every figure beside its goal, for both engines; of a run in
+// part, those that were measured.
 func (r *results) printGoals(out io.Writer) {
 	fmt.Fprintf(out, "| figure | goal | must | %s | %s | verdict on %s |\n|---|---|---|---|---|---|\n", poll, goroutines, poll)
 	for i := range goals {
 		g := &goals[i]
 		verdict := "not measured"
-		got, ok := g.of(r, poll)
-		if ok {
+		if got, ok := g.of(r, poll); ok {
 			verdict = g.verdict(got)
+		} else if !r.options.complete {
+			continue
 		}
 		fmt.Fprintf(out, "| %s | ≤ %s | ≤ %s | %s | %s | %s |\n", g.figure, g.show(g.goal), g.show(g.must), g.cell(r, poll), g.cell(r, goroutines), verdict)
 	}

@@ -22,7 +22,7 @@ type incident struct {
 	variants   []variant
 	held       bool // a transaction that only reads holds the table meanwhile
 	statement  string
-	undo       string
+	undo       []string // so that every variant finds the same
 }
 
 // variant is how the statement comes to PostgreSQL.
@@ -36,7 +36,7 @@ var incidents = []incident{
 	{
 		name: "lock-queue", says: "ALTER TABLE waits behind a transaction that has read the table and stays open",
 		script: "select-only", held: true,
-		statement: "ALTER TABLE pgbench_accounts ADD COLUMN note int", undo: "ALTER TABLE pgbench_accounts DROP COLUMN IF EXISTS note",
+		statement: "ALTER TABLE pgbench_accounts ADD COLUMN note int", undo: []string{"ALTER TABLE pgbench_accounts DROP COLUMN IF EXISTS note"},
 		variants: []variant{
 			{"direct", direct, "", "#6b7280"}, {"direct, lock_timeout 5 s", direct, "SET lock_timeout = '5s'", "#d97706"}, {"through lockkeeper", poll, "", "#1d4ed8"},
 		},
@@ -44,7 +44,7 @@ var incidents = []incident{
 	{
 		name: "write-storm", says: "UPDATE without WHERE of every row",
 		script:    "simple-update",
-		statement: "UPDATE pgbench_accounts SET abalance = 0", undo: "VACUUM pgbench_accounts",
+		statement: "UPDATE pgbench_accounts SET abalance = 0", undo: []string{"VACUUM FULL pgbench_accounts", "CHECKPOINT"},
 		variants: []variant{{"direct", direct, "", "#6b7280"}, {"through lockkeeper", poll, "", "#1d4ed8"}},
 	},
 }
@@ -99,8 +99,10 @@ func (s *stage) play(ctx context.Context, in *incident) (*chronicle, error) {
 			return nil, fmt.Errorf("%s: %w", v.says, err)
 		}
 		c.courses = append(c.courses, x)
-		if err := s.pg.Exec(ctx, "postgres", in.undo); err != nil {
-			return nil, err
+		for _, sql := range in.undo {
+			if err := s.pg.Exec(ctx, "postgres", sql); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return c, nil
@@ -187,7 +189,6 @@ func (s *stage) happen(ctx context.Context, in *incident, v *variant, begun time
 
 // count sums the transactions of the others up.
 func (c *course) count(all []transaction, begun time.Time) {
-	c.series = make([]beat, int(loadEnds/bucket)+1)
 	slices.SortFunc(all, func(a, b transaction) int { return a.ended.Compare(b.ended) })
 	for i, t := range all {
 		if t.took > time.Second {
@@ -196,8 +197,10 @@ func (c *course) count(all []transaction, begun time.Time) {
 		if i > 0 {
 			c.silence = max(c.silence, t.ended.Sub(all[i-1].ended))
 		}
-		at := &c.series[min(max(int(t.ended.Sub(begun)/bucket), 0), len(c.series)-1)]
-		at.n, at.longest = at.n+1, max(at.longest, t.took)
+		at := max(int(t.ended.Sub(begun)/bucket), 0)
+		c.series = append(c.series, make([]beat, max(0, at+1-len(c.series)))...)
+		c.series[at].n++
+		c.series[at].longest = max(c.series[at].longest, t.took)
 	}
 	took := durations(all)
 	c.n, c.longest = len(took), took[len(took)-1]

@@ -12,6 +12,7 @@ type panel struct {
 	title string
 	top   float64
 	most  float64
+	ends  time.Duration
 	show  func(float64) string
 }
 
@@ -22,7 +23,7 @@ const (
 )
 
 func (p *panel) x(t time.Duration) float64 {
-	return panelLeft + float64(t)/float64(loadEnds)*(panelWidth-panelLeft-panelRight)
+	return panelLeft + float64(t)/float64(p.ends)*(panelWidth-panelLeft-panelRight)
 }
 
 func (p *panel) y(v float64) float64 {
@@ -32,15 +33,16 @@ func (p *panel) y(v float64) float64 {
 // lines shows, over time, how long the longest transaction of the others took
 // that ended then, and how many ended.
 func lines(c *chronicle) string {
-	longest, most := time.Second, 1
+	longest, most, ends := time.Second, 1, loadEnds
 	for i := range c.courses {
 		longest = max(longest, c.courses[i].longest)
+		ends = max(ends, time.Duration(len(c.courses[i].series))*bucket)
 		for _, b := range c.courses[i].series {
 			most = max(most, b.n)
 		}
 	}
-	slow := &panel{title: "longest transaction of the others, s", top: 62, most: math.Ceil(longest.Seconds()), show: func(v float64) string { return fmt.Sprintf("%.3g", v) }}
-	rate := &panel{title: "transactions of the others, each second", top: 310, most: math.Ceil(float64(most)*perSecond/100) * 100, show: func(v float64) string { return fmt.Sprintf("%.0f", v) }}
+	slow := &panel{title: "longest transaction of the others, s", top: 62, ends: ends, most: roundUp(longest.Seconds()), show: func(v float64) string { return fmt.Sprintf("%.3g", v) }}
+	rate := &panel{title: "transactions of the others, each second", top: 310, ends: ends, most: roundUp(float64(most) * perSecond), show: func(v float64) string { return fmt.Sprintf("%.0f", v) }}
 	d := newDrawing(panelWidth, 560, c.incident.name+": "+c.incident.says)
 	for _, p := range []*panel{slow, rate} {
 		p.frame(d, c.incident)
@@ -63,7 +65,7 @@ func (p *panel) frame(d *drawing, in *incident) {
 		d.rule("g", panelLeft, p.y(v), panelWidth-panelRight, p.y(v))
 		d.text(panelLeft-6, p.y(v)+4, "", "end", p.show(v))
 	}
-	for t := time.Duration(0); t <= loadEnds; t += time.Second {
+	for t := time.Duration(0); t <= p.ends; t += max(time.Second, (p.ends / 20).Round(time.Second)) {
 		d.text(p.x(t), p.top+panelHeight+16, "", "middle", fmt.Sprintf("%.0f s", t.Seconds()))
 	}
 	p.event(d, strikeAt, strings.Fields(in.statement)[0])
@@ -80,7 +82,7 @@ func (p *panel) event(d *drawing, at time.Duration, what string) {
 func (p *panel) line(d *drawing, run *course, of func(beat) float64) {
 	var points []string
 	for i, b := range run.series {
-		points = append(points, fmt.Sprintf("%.1f,%.1f", p.x(min(time.Duration(i)*bucket, loadEnds)), p.y(math.Min(of(b), p.most))))
+		points = append(points, fmt.Sprintf("%.1f,%.1f", p.x(time.Duration(i)*bucket), p.y(math.Min(of(b), p.most))))
 	}
 	fmt.Fprintf(d, `<polyline fill="none" stroke="%s" stroke-width="2" points="%s"/>`+"\n", run.variant.colour, strings.Join(points, " "))
 }

@@ -152,7 +152,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	r := &results{options: o, begun: time.Now(), load: load()} //nolint:forbidigo // a measurement
 	s, err := setUp(ctx, &o)
 	if err != nil {
-		return err
+		return fmt.Errorf("what was started has been ended: %w", err)
 	}
 	r.versions = s.versions(ctx, o.program)
 	failed := r.measure(ctx, s, out)

@@ -208,21 +208,30 @@ func TestWhatIsNotATableIsAnError(t *testing.T) {
 }
 
 func TestPicturesAreWellFormed(t *testing.T) {
-	r := whole(t)
+	r, bare := whole(t), whole(t)
+	bare.tables = []*table{{scenario: &scenarios[0], targets: []string{direct}, samples: two().samples}} // no bar at all
+	for kind, svg := range bare.pictures() {
+		wellFormed(t, kind, svg)
+	}
 	for kind, svg := range r.pictures() {
 		if again := r.pictures()[kind]; again != svg {
 			t.Errorf("%s differs from time to time", kind)
 		}
-		if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
-			t.Errorf("%s: a place that is no number\n%s", kind, svg)
-		}
-		d := xml.NewDecoder(strings.NewReader(svg))
-		for {
-			if _, err := d.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%s: %v\n%s", kind, err, svg)
-			}
+		wellFormed(t, kind, svg)
+	}
+}
+
+func wellFormed(t *testing.T, kind, svg string) {
+	t.Helper()
+	if strings.Contains(svg, "NaN") || strings.Contains(svg, "Inf") {
+		t.Errorf("%s: a place that is no number\n%s", kind, svg)
+	}
+	d := xml.NewDecoder(strings.NewReader(svg))
+	for {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%s: %v\n%s", kind, err, svg)
 		}
 	}
 }
@@ -289,31 +298,55 @@ func TestEnginesAreCounted(t *testing.T) {
 	}
 }
 
-// TestReadmeShowsTheNewestResult compares README with the newest page that is
-// kept.
+func TestTheSummaryGoesFromThePageIntoReadme(t *testing.T) {
+	r := whole(t)
+	_, summary, _, err := cutSummary(string(r.page("x")))
+	if err != nil || summary != r.summary("x") {
+		t.Fatalf("%v: of the page: %s", err, summary)
+	}
+	before := "# lockkeeper\n\n" + summaryBegin + "old\n" + summaryEnd + "\n\nmore\n"
+	after, err := withSummary(before, summary)
+	if err != nil || !strings.HasPrefix(after, "# lockkeeper\n\n"+summaryBegin) || !strings.HasSuffix(after, summaryEnd+"\n\nmore\n") ||
+		strings.Contains(after, "old") || !strings.Contains(after, "](bench/results/x-cpu.svg)") {
+		t.Errorf("%v:\n%s", err, after)
+	}
+	if _, err := withSummary("# lockkeeper\n", summary); err == nil {
+		t.Error("a page without a place for it is taken")
+	}
+}
+
+// TestReadmeShowsTheNewestResult compares README with the page of the newest day
+// that is kept, or those, if several machines have one.
 func TestReadmeShowsTheNewestResult(t *testing.T) {
 	root := filepath.Join("..", "..")
-	text, err := os.ReadFile(filepath.Join(root, readme))
+	_, shown, _, err := cutSummary(text(t, filepath.Join(root, readme)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, shown, _, err := cutSummary(string(text))
+	pages, err := filepath.Glob(filepath.Join(root, resultsFolder, "20??-??-??-*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := summaryBegin + "No result is kept yet; `make bench` writes it here.\n" + summaryEnd
-	if pages, _ := filepath.Glob(filepath.Join(root, resultsFolder, "2*.md")); len(pages) > 0 {
-		page, err := os.ReadFile(slices.Max(pages)) // the names begin with the date
-		if err != nil {
-			t.Fatal(err)
+	if len(pages) == 0 {
+		if want := summaryBegin + "No result is kept yet; `make bench` writes it here.\n" + summaryEnd; shown != want {
+			t.Errorf("%s shows\n%s\nin place of\n%s", readme, shown, want)
 		}
-		_, summary, _, err := cutSummary(string(page))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want = linkedFromRoot(summary)
+		return
 	}
-	if shown != want {
-		t.Errorf("%s shows\n%s\nin place of\n%s", readme, shown, want)
+	day := slices.Max(pages)[:len(filepath.Join(root, resultsFolder))+len("/2006-01-02")]
+	if !slices.ContainsFunc(pages, func(page string) bool {
+		_, summary, _, err := cutSummary(text(t, page))
+		return err == nil && strings.HasPrefix(page, day) && shown == linkedFromRoot(summary)
+	}) {
+		t.Errorf("%s does not show the summary of %s*.md:\n%s", readme, day, shown)
 	}
+}
+
+func text(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -5,6 +5,7 @@ import (
 	"html"
 	"math"
 	"strings"
+	"unicode/utf8"
 )
 
 // colours of the targets, in their order; they differ in lightness, too.
@@ -72,15 +73,16 @@ type group struct {
 
 // svg draws the chart.
 func (c *chart) svg() string {
-	const left, right, top, thick, gap, width = 330, 60, 36, 14, 12, 860
-	most := 0.0
+	const right, top, thick, gap, width = 60, 36, 14, 12, 860
+	most, left := 0.0, 100.0
 	for _, g := range c.groups {
+		left = math.Max(left, 20+6.6*float64(utf8.RuneCountInString(g.name)))
 		for _, v := range append(g.bars, c.marks...) {
 			most = math.Max(most, v)
 		}
 	}
 	step := stepOf(most)
-	most = math.Ceil(most/step) * step
+	most = roundUp(most)
 	bottom := float64(top + len(c.groups)*(len(c.series)*thick+gap))
 	d := newDrawing(width, int(bottom)+50, c.title)
 	px := func(v float64) float64 { return left + v/most*(width-left-right) }
@@ -88,7 +90,7 @@ func (c *chart) svg() string {
 		d.rule("g", px(v), top-6, px(v), bottom)
 		d.text(px(v), bottom+14, "", "middle", fmt.Sprintf("%.4g", v))
 	}
-	d.text(width-8, bottom+14, "", "end", c.unit)
+	d.text(width-right, bottom+38, "", "end", c.unit)
 	y := float64(top)
 	for _, g := range c.groups {
 		d.text(left-8, y+float64(thick*len(g.bars))/2+4, "", "end", g.name)
@@ -104,7 +106,7 @@ func (c *chart) svg() string {
 	for _, v := range c.marks {
 		d.rule("one", px(v), top-6, px(v), bottom)
 	}
-	x := float64(left)
+	x := left
 	for _, name := range c.series {
 		x = d.legend(x, bottom+38, colourOf(name), name)
 	}
@@ -123,6 +125,12 @@ func stepOf(most float64) float64 {
 		}
 	}
 	return 10 * power
+}
+
+// roundUp returns the end of an axis for most: a whole number of its steps.
+func roundUp(most float64) float64 {
+	step := stepOf(most)
+	return math.Max(math.Ceil(most/step), 1) * step
 }
 
 // charts draws what the scenarios, the memory and the system calls gave.

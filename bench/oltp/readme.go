@@ -39,11 +39,17 @@ func updateReadme(summary string) error {
 	if err != nil {
 		return err
 	}
-	before, _, after, err := cutSummary(string(text))
+	changed, err := withSummary(string(text), summary)
 	if err != nil {
 		return fmt.Errorf("%s: %w", readme, err)
 	}
-	return os.WriteFile(readme, []byte(before+linkedFromRoot(summary)+after), 0o644) //nolint:gosec // a page for everybody
+	return os.WriteFile(readme, []byte(changed), 0o644) //nolint:gosec // a page for everybody
+}
+
+// withSummary returns a page at the root with another summary.
+func withSummary(text, summary string) (string, error) {
+	before, _, after, err := cutSummary(text)
+	return before + linkedFromRoot(summary) + after, err
 }
 
 // linkedFromRoot makes the links of a summary lead into the results' folder.

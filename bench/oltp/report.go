@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,12 +56,12 @@ func number(x float64) string {
 }
 
 func micros(seconds float64) string {
-	switch {
-	case seconds == 0:
+	switch size := math.Abs(seconds); {
+	case size == 0:
 		return "–"
-	case seconds >= .01:
+	case size >= .01:
 		return fmt.Sprintf("%.1f ms", seconds*1e3)
-	case seconds < 1e-5:
+	case size < 1e-5:
 		return fmt.Sprintf("%.2f µs", seconds*1e6)
 	default:
 		return fmt.Sprintf("%.1f µs", seconds*1e6)

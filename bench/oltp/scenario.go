@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ type scenario struct {
 	name, says string
 	mode       string // pgbench's -M; empty for a stream
 	clients    int
-	script     string // pgbench's; empty is its own SELECT
+	builtin    string // pgbench's script; empty is its SELECT
+	script     string // one of ours
 	stream     string // a statement whose result is read once
 }
 
@@ -30,6 +32,7 @@ var scenarios = []scenario{
 	{name: "extended-8", says: "`pgbench -S -M extended`, 8 clients", mode: "extended", clients: 8},
 	{name: "prepared-8", says: "`pgbench -S -M prepared`, 8 clients", mode: "prepared", clients: 8},
 	{name: "literals-8", says: "statements of 1 kB with random literals in the text, `-M simple`, 8 clients", mode: "simple", clients: 8, script: literals()},
+	{name: "update-8", says: "`pgbench -N -M simple`, 8 clients: writes, which are journalled", mode: "simple", clients: 8, builtin: "simple-update"},
 	{name: "select-130mb", says: "a SELECT with a result of 130 MB", stream: "SELECT repeat('x', 1000) FROM generate_series(1, 130000)"},
 	{name: "copy-130mb", says: "COPY of 130 MB to the client", stream: "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 130000)) TO STDOUT"},
 }
@@ -128,7 +131,7 @@ func (s *stage) benchOnce(ctx context.Context, sc *scenario, t *target, seconds 
 	cmd := s.command(ctx, "pgbench", t, "-n", "-M", sc.mode, "-c", strconv.Itoa(sc.clients), "-j", strconv.Itoa(min(2, sc.clients)),
 		"-T", strconv.Itoa(seconds), "-l", "--log-prefix="+filepath.Join(dir, logPrefix))
 	if sc.script == "" {
-		cmd.Args = append(cmd.Args, "-S")
+		cmd.Args = append(cmd.Args, "-b", cmp.Or(sc.builtin, "select-only"))
 	} else {
 		file := filepath.Join(dir, "script")
 		if err := os.WriteFile(file, []byte(sc.script), 0o600); err != nil {
