@@ -93,7 +93,7 @@ func (g *goal) over(got, limit float64) string {
 // printGoals prints every figure beside its goal, for both engines; of a run in
 // part, those that were measured.
 func (r *results) printGoals(out io.Writer) {
-	fmt.Fprintf(out, "| figure | goal | must | %s | %s | verdict on %s |\n|---|---|---|---|---|---|\n", poll, goroutines, poll)
+	head := fmt.Sprintf("| figure | goal | must | %s | %s | verdict on %s |\n|---|---|---|---|---|---|\n", poll, goroutines, poll)
 	for i := range goals {
 		g := &goals[i]
 		verdict := "not measured"
@@ -102,7 +102,8 @@ func (r *results) printGoals(out io.Writer) {
 		} else if !r.options.complete {
 			continue
 		}
-		fmt.Fprintf(out, "| %s | ≤ %s | ≤ %s | %s | %s | %s |\n", g.figure, g.show(g.goal), g.show(g.must), g.cell(r, poll), g.cell(r, goroutines), verdict)
+		fmt.Fprintf(out, "%s| %s | ≤ %s | ≤ %s | %s | %s | %s |\n", head, g.figure, g.show(g.goal), g.show(g.must), g.cell(r, poll), g.cell(r, goroutines), verdict)
+		head = ""
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"debug/buildinfo"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,8 +12,8 @@ import (
 )
 
 // versions says what was measured.
-func (s *stage) versions(ctx context.Context, program string) []string {
-	all := []string{"lockkeeper " + revision(program)}
+func (s *stage) versions(ctx context.Context) []string {
+	all := []string{"lockkeeper" + revision(ctx)}
 	number := regexp.MustCompile(`\d+(\.\d+)+`)
 	for _, x := range []struct{ name, program, flag string }{
 		{"PostgreSQL", filepath.Join(s.pg.BinDir(), "postgres"), "--version"}, {"PgBouncer", "pgbouncer", "--version"}, {"HAProxy", "haproxy", "-v"},
@@ -29,22 +28,13 @@ func (s *stage) versions(ctx context.Context, program string) []string {
 	return append(all, strings.Replace(runtime.Version(), "go", "Go ", 1))
 }
 
-// revision is the commit that a program was built from.
-func revision(program string) string {
-	info, err := buildinfo.ReadFile(program)
+// revision is the commit of the checkout, which "make bench" builds from.
+func revision(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--abbrev=12").Output()
 	if err != nil {
-		return "of unknown origin"
+		return "" // no git, or sources without it
 	}
-	commit, changed := "of unknown commit", ""
-	for _, setting := range info.Settings {
-		switch {
-		case setting.Key == "vcs.revision":
-			commit = setting.Value[:min(len(setting.Value), 12)]
-		case setting.Key == "vcs.modified" && setting.Value == "true":
-			changed = " with changes"
-		}
-	}
-	return commit + changed
+	return " " + strings.TrimSpace(string(out))
 }
 
 // machine says what it was measured on, as far as Linux tells.
@@ -53,7 +43,7 @@ func machine() string {
 	if m := regexp.MustCompile(`(?m)^model name\s*:\s*(.*)$`).FindStringSubmatch(fileText("/proc/cpuinfo")); m != nil {
 		parts[0] += " (" + m[1] + ")"
 	}
-	if release := fileText("/proc/sys/kernel/osrelease"); release != "" {
+	if release := regexp.MustCompile(`^\d+\.\d+`).FindString(fileText("/proc/sys/kernel/osrelease")); release != "" {
 		parts = append(parts, "Linux "+release)
 	}
 	return strings.Join(parts, ", ")

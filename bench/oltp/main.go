@@ -154,7 +154,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("what was started has been ended: %w", err)
 	}
-	r.versions = s.versions(ctx, o.program)
+	r.versions = s.versions(ctx)
 	failed := r.measure(ctx, s, out)
 	if ctx.Err() != nil {
 		failed = append(failed, errors.New("interrupted: the rest was not measured, and what was started has been ended"))
