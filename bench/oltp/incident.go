@@ -213,7 +213,7 @@ func (c *chronicle) print(out io.Writer) {
 	fmt.Fprintln(out, "| way | the statement | it took | transactions of the others | p50 | p99 | longest | longest silence | longer than 1 s |\n|---|---|---|---|---|---|---|---|---|")
 	for i := range c.courses {
 		x := &c.courses[i]
-		fmt.Fprintf(out, "| %s | %s | %s | %d | %s | %s | %s | %s | %d |\n", x.variant.says, strings.ReplaceAll(x.outcome, "|", "¦"), x.took.Round(time.Millisecond), x.n,
-			x.p50.Round(10*time.Microsecond), x.p99.Round(10*time.Microsecond), x.longest.Round(time.Millisecond), x.silence.Round(time.Millisecond), x.slow)
+		fmt.Fprintf(out, "| %s | %s | %s | %d | %s | %s | %s | %s | %d |\n", x.variant.says, strings.ReplaceAll(x.outcome, "|", "¦"), micros(x.took.Seconds()), x.n,
+			micros(x.p50.Seconds()), micros(x.p99.Seconds()), micros(x.longest.Seconds()), micros(x.silence.Seconds()), x.slow)
 	}
 }

@@ -13,7 +13,6 @@ type panel struct {
 	top   float64
 	most  float64
 	ends  time.Duration
-	show  func(float64) string
 }
 
 const (
@@ -41,8 +40,8 @@ func lines(c *chronicle) string {
 			most = max(most, b.n)
 		}
 	}
-	slow := &panel{title: "longest transaction of the others, s", top: 62, ends: ends, most: roundUp(longest.Seconds()), show: func(v float64) string { return fmt.Sprintf("%.3g", v) }}
-	rate := &panel{title: "transactions of the others, each second", top: 310, ends: ends, most: roundUp(float64(most) * perSecond), show: func(v float64) string { return fmt.Sprintf("%.0f", v) }}
+	slow := &panel{title: "longest transaction of the others, s", top: 62, ends: ends, most: roundUp(longest.Seconds())}
+	rate := &panel{title: "transactions of the others, each second", top: 310, ends: ends, most: roundUp(float64(most) * perSecond)}
 	d := newDrawing(panelWidth, 560, c.incident.name+": "+c.incident.says)
 	for _, p := range []*panel{slow, rate} {
 		p.frame(d, c.incident)
@@ -63,7 +62,7 @@ func (p *panel) frame(d *drawing, in *incident) {
 	step := stepOf(p.most)
 	for v := 0.0; v <= p.most+step/2; v += step {
 		d.rule("g", panelLeft, p.y(v), panelWidth-panelRight, p.y(v))
-		d.text(panelLeft-6, p.y(v)+4, "", "end", p.show(v))
+		d.text(panelLeft-6, p.y(v)+4, "", "end", plain(v))
 	}
 	for t := time.Duration(0); t <= p.ends; t += max(time.Second, (p.ends / 20).Round(time.Second)) {
 		d.text(p.x(t), p.top+panelHeight+16, "", "middle", fmt.Sprintf("%.0f s", t.Seconds()))

@@ -88,7 +88,7 @@ func (c *chart) svg() string {
 	px := func(v float64) float64 { return left + v/most*(width-left-right) }
 	for v := 0.0; v <= most+step/2; v += step {
 		d.rule("g", px(v), top-6, px(v), bottom)
-		d.text(px(v), bottom+14, "", "middle", fmt.Sprintf("%.4g", v))
+		d.text(px(v), bottom+14, "", "middle", plain(v))
 	}
 	d.text(width-right, bottom+38, "", "end", c.unit)
 	y := float64(top)
@@ -97,7 +97,7 @@ func (c *chart) svg() string {
 		for i, v := range g.bars {
 			if v > 0 {
 				d.bar(left, y, px(v)-left, thick-2, colourOf(c.series[i]))
-				d.text(px(v)+4, y+thick-3, "", "start", fmt.Sprintf("%.3g", v))
+				d.text(px(v)+4, y+thick-3, "", "start", plain(v))
 			}
 			y += thick
 		}
@@ -140,15 +140,18 @@ func (r *results) charts() map[string]*chart {
 		proxies := r.tables[0].proxies()
 		cpu := &chart{title: "Proxy CPU for each transaction or stream, relative to PgBouncer in session mode", unit: "÷ PgBouncer", series: proxies, marks: []float64{1}}
 		rate := &chart{title: "Throughput, relative to no proxy", unit: "÷ direct", series: proxies, marks: []float64{1}}
-		latency := &chart{title: "Median latency added to that without a proxy, lowest rounds", unit: "µs", series: proxies}
+		latency := &chart{title: "Median latency added to that without a proxy, 1 client, lowest rounds", unit: "µs", series: proxies}
 		for _, t := range r.tables {
 			cpu.add(t.scenario.name, func(p string) float64 { return median(t.ratios(p, pgbouncer, cpuOf)) })
 			rate.add(t.scenario.name, func(p string) float64 { return median(t.ratios(p, direct, rateOf)) })
-			if t.scenario.stream == "" {
+			if t.scenario.clients == 1 { // more wait for each other where there are few processors
 				latency.add(t.scenario.name, func(p string) float64 { return t.added(p) * 1e6 })
 			}
 		}
-		all["cpu"], all["throughput"], all["latency"] = cpu, rate, latency
+		all["cpu"], all["throughput"] = cpu, rate
+		if len(latency.groups) > 0 {
+			all["latency"] = latency
+		}
 	}
 	if r.memory != nil {
 		c := &chart{title: "Memory of each idle session", unit: "kB", series: []string{poll, goroutines}}

@@ -59,6 +59,8 @@ func micros(seconds float64) string {
 	switch size := math.Abs(seconds); {
 	case size == 0:
 		return "–"
+	case size >= 1:
+		return fmt.Sprintf("%.2f s", seconds)
 	case size >= .01:
 		return fmt.Sprintf("%.1f ms", seconds*1e3)
 	case size < 1e-5:
@@ -75,7 +77,15 @@ func percent(share float64) string {
 	return fmt.Sprintf("%.0f %%", share*100)
 }
 
-func perSecondOf(rate float64) string { return fmt.Sprintf("%.4g/s", rate) }
+func perSecondOf(rate float64) string { return plain(rate) + "/s" }
+
+// plain shows three digits, or all before the point.
+func plain(x float64) string {
+	if math.Abs(x) >= 100 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", x)
+}
 
 func between(low, high float64) string {
 	if high == 0 {
