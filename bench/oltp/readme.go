@@ -22,7 +22,7 @@ const (
 // summary is the part of the page that README has, too.
 func (r *results) summary(name string) string {
 	var b strings.Builder
-	b.WriteString(summaryBegin)
+	b.WriteString(summaryBegin + "\n") // a table begins after an empty line
 	r.printGoals(&b)
 	fmt.Fprintf(&b, "\n[The whole result](%s.md), measured on %s: %s.\n", name, machine(), strings.Join(r.versions, ", "))
 	for _, in := range incidents {
