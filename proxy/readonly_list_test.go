@@ -148,8 +148,7 @@ func TestWhatPostgreSQLLetsThroughInReadOnly(t *testing.T) {
 		if after := d.value(state); after != before && !strings.Contains(r.before, "TEMP") {
 			t.Errorf("%s: the database was %s, and is %s: %s", r.sql, before, after, through)
 		}
-		page.set(r.sql, strconv.Itoa(major), g.alone(d, r))
-		page.set(r.sql, "lockkeeper", through)
+		page.set(r.sql, strconv.Itoa(major), g.alone(d, r)+" → "+through)
 	}
 	page.compare(t, major)
 }
@@ -220,12 +219,12 @@ func (g *guard) alone(d *peer, r *risky) string {
 	return verdict
 }
 
-// list is the page's table: statement, one column for each version, lockkeeper.
+// list is the page's table: statement, one column for each version.
 type list struct {
 	rows map[string]map[string]string
 }
 
-var listColumns = []string{"14", "15", "16", "17", "18", "lockkeeper"}
+var listColumns = []string{"14", "15", "16", "17", "18"}
 
 func readList(t *testing.T) *list {
 	t.Helper()
@@ -240,8 +239,9 @@ func readList(t *testing.T) *list {
 		if !ok || !ok2 {
 			continue
 		}
-		for i, cell := range strings.Split(strings.TrimSuffix(strings.TrimSpace(rest), "|"), "|") {
-			l.set(sql, listColumns[i], strings.TrimSpace(cell))
+		cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(rest), "|"), "|")
+		for i, column := range listColumns {
+			l.set(sql, column, strings.TrimSpace(cells[i]))
 		}
 	}
 	return l
@@ -261,11 +261,12 @@ const listHead = `<!-- Written by TestWhatPostgreSQLLetsThroughInReadOnly with U
 # What a READ ONLY transaction lets through
 
 A READ ONLY transaction of PostgreSQL is no promise that nothing is written ([manual](https://www.postgresql.org/docs/current/sql-set-transaction.html)).
-The columns 14 to 18 say what those versions do with a statement in ` + "`BEGIN READ ONLY`" + `, sent to them directly; what cannot run in a block is sent
-with default_transaction_read_only on. The last one says what becomes of it through lockkeeper in read-only, in both protocols. "–" is what the version does not have.
+Each column is of one version. Before the arrow stands what that server does with a statement in ` + "`BEGIN READ ONLY`" + `, sent to it directly; what cannot run in a
+block is sent with default_transaction_read_only on. Behind it stands what becomes of the statement in lockkeeper's read-only, in front of the same server, in both
+protocols alike. "–" is what the version does not have.
 
-| statement | 14 | 15 | 16 | 17 | 18 | through lockkeeper |
-|---|---|---|---|---|---|---|
+| statement | 14 | 15 | 16 | 17 | 18 |
+|---|---|---|---|---|---|
 `
 
 func (l *list) text() string {
