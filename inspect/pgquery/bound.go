@@ -311,7 +311,7 @@ func (e *rows) link(n *pg.Node) {
 		}
 		return
 	}
-	x := n.GetAExpr()
+	x := operatorOf(n)
 	if l, r := x.GetLexpr().GetRowExpr(), x.GetRexpr().GetRowExpr(); l != nil && r != nil && len(l.Args) == len(r.Args) {
 		for i := range l.Args {
 			e.link(equals(l.Args[i], r.Args[i]))

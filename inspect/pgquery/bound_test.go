@@ -72,6 +72,17 @@ func conditions() map[string][]string {
 			"(active OR NOT active) = true", "(id IN (SELECT id FROM m)) <> false", "nullif(id = id, false)", "coalesce(NULL, active OR NOT active)",
 			"coalesce(id IN (SELECT id FROM m), active)", "CASE WHEN id > 3 THEN id = id ELSE active OR NOT active END", "((active OR NOT active), 1) = (true, 1)",
 			"(SELECT id IN (SELECT id FROM m))", "(name IS NULL OR name IS NOT NULL) = ANY (ARRAY[true, false])", "(a > 5 OR a <= 5) IN (true)",
+			// A condition and its negation.
+			"active <> NOT active", "NOT (active = NOT active)", "active IS DISTINCT FROM NOT active", "(id > 5) <> (id <= 5)", "(active IS TRUE) <> (active IS NOT TRUE)",
+			"(name IS NULL) <> (name IS NOT NULL)", "(name = 'x') != (name <> 'x')", "active >= false", "true >= active",
+			// Functions in operators' places.
+			"int4eq(id, id)", "pg_catalog.int4eq(id, id)", "texteq(name, name)", "int4ge(id, id)", "NOT int4ne(id, id)", "textlike(name, '%')", "booleq(active, active)",
+			"boolne(active, NOT active)", "int4eq(1, 1)", "starts_with(name, '')", "name ^@ ''", "\"like\"(name, '%')", "textregexeq(name, '')", "regexp_like(name, '')",
+			"int4eq(id, 1) OR int4ne(id, 1)", "int4gt(id, 5) OR id <= 5", "int4eq(id, id) AND true", "EXISTS (SELECT 1 FROM m b WHERE int4eq(b.id, m.id))",
+			// Groups that nothing leaves out.
+			"id IN (SELECT id FROM m GROUP BY id)", "id IN (SELECT id FROM m GROUP BY id HAVING true)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) > 0)",
+			"id IN (SELECT id FROM m GROUP BY 1 HAVING 1 <= count(id) AND 1 = 1)", "EXISTS (SELECT 1 HAVING true)", "EXISTS (SELECT FROM m b WHERE b.id = m.id HAVING count(*) <> 0)",
+			"EXISTS (SELECT 1 FROM m b WHERE b.id = m.id GROUP BY b.id HAVING count(1) >= 1)", "EXISTS (SELECT 1 FROM other o WHERE o.id = m.id HAVING true)",
 			// Optional filters: everything when the parameter is NULL.
 			"id = coalesce($1, id)", "name = coalesce($1::text, name)",
 		},
@@ -111,6 +122,10 @@ func conditions() map[string][]string {
 			// With NULL these hold for more than one row.
 			"id = 1 OR (name = name) IS NOT TRUE", "id = 1 OR coalesce(name <> name, true)", "id = 1 OR NOT (name = name) IS TRUE", "id = 1 OR (name = name) IS UNKNOWN",
 			"id = 1 OR CASE WHEN name = name THEN false ELSE true END", "CASE WHEN name IN (x, name) THEN id = 1 ELSE active END", "id = 1 OR (name LIKE '%') IS DISTINCT FROM true", "id = 1 OR (name IN (SELECT name FROM m)) IS NOT TRUE", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
+			"active <> NOT archived", "boolne(active, NOT archived)", "int4eq(id, 5)", "id = 1 OR int4ne(id, id)", "my.int4eq(id, id)", "starts_with(name, 'x')", "active >= true",
+			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) > 1)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) <> 2)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) = 1)",
+			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) FILTER (WHERE active) > 0)", "id IN (SELECT id FROM m GROUP BY id HAVING bool_or(active))", "id IN (SELECT id FROM m GROUP BY id HAVING count(name) > 0)",
+			"EXISTS (SELECT 1 FROM other o WHERE o.id = m.id HAVING count(*) > 0)",
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},
 	}

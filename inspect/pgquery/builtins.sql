@@ -37,3 +37,11 @@ FROM pg_catalog.pg_operator
 WHERE oprnamespace = 'pg_catalog'::regnamespace
 GROUP BY oprname
 ORDER BY oprname COLLATE "C";
+
+-- operatorFunctions.
+SELECT p.proname, min(o.oprname)
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+WHERE o.oprnamespace = 'pg_catalog'::regnamespace AND o.oprkind = 'b'
+AND o.oprname IN ('=', '<>', '<', '<=', '>', '>=', '~~', '!~~', '~~*', '!~~*', '~', '!~', '~*', '!~*', '^@')
+GROUP BY p.proname
+ORDER BY p.proname COLLATE "C";

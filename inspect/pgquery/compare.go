@@ -45,6 +45,29 @@ func (k *folder) foldOperator(x *pg.A_Expr) value {
 	return unknownValue
 }
 
+// operatorOf returns the operator that n is, or that the function it calls
+// stands behind; nil for anything else.
+func operatorOf(n *pg.Node) *pg.A_Expr {
+	f := n.GetFuncCall()
+	if len(f.GetArgs()) != 2 {
+		return n.GetAExpr()
+	}
+	name, ok := builtinName(f.Funcname)
+	op := operatorFunctions[name]
+	switch name {
+	case "like":
+		op = "~~"
+	case "notlike":
+		op = "!~~"
+	case "regexp_like":
+		op = "~"
+	}
+	if !ok || op == "" {
+		return nil
+	}
+	return operation(op, f.Args[0], f.Args[1]).GetAExpr()
+}
+
 func (k *folder) foldUnary(op string, n *pg.Node) value {
 	v := k.fold(n)
 	if v.kind == valueNull && isOperator(op) {
@@ -68,8 +91,11 @@ func isOperatorStrict(op string) bool {
 
 func (k *folder) foldBinary(op string, left, right *pg.Node) value {
 	a, b := k.simplify(left), k.simplify(right)
-	if isMatch(op) || strings.HasSuffix(op, "~~") || strings.HasSuffix(op, "~~*") {
+	switch {
+	case isMatch(op), strings.HasSuffix(op, "~~"), strings.HasSuffix(op, "~~*"):
 		return k.passing(k.foldMatch(op, b))
+	case op == "^@" && isEmptyText(k.fold(b)):
+		return k.passing(boolValue(true))
 	}
 	if a.GetRowExpr() == nil && k.same(a, b) && !k.hasNull(a) {
 		if v, ok := compareSame(op); ok {
@@ -80,7 +106,7 @@ func (k *folder) foldBinary(op string, left, right *pg.Node) value {
 	if l, r := a.GetRowExpr(), b.GetRowExpr(); l != nil && r != nil {
 		return k.foldRows(op, l.Args, r.Args)
 	}
-	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra} {
+	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra, k.foldOpposite} {
 		if v := rule(op, a, b); v.kind != valueUnknown {
 			return k.passing(v)
 		}
@@ -305,8 +331,16 @@ func (k *folder) shift(n *pg.Node) (x *pg.Node, c float64) {
 	return n, 0
 }
 
-// foldAlgebra knows x - x, x * 0, x / x, and that no text is less than the
-// empty one.
+// foldOpposite compares a condition with its negation, as in a <> NOT a.
+func (k *folder) foldOpposite(op string, a, b *pg.Node) value {
+	if op != "=" && op != "<>" || !k.opposite(a, b) && !k.opposite(b, a) {
+		return unknownValue
+	}
+	return boolValue(op == "<>")
+}
+
+// foldAlgebra knows x - x, x * 0, x / x, that no text is less than the empty
+// one, and the lesser and the greater Boolean.
 func (k *folder) foldAlgebra(op string, a, b *pg.Node) value {
 	left, right := k.fold(a), k.fold(b)
 	switch {
@@ -314,7 +348,7 @@ func (k *folder) foldAlgebra(op string, a, b *pg.Node) value {
 		return numberValue(0)
 	case op == "/" && k.same(a, b):
 		return numberValue(1)
-	case op == ">=" && isEmptyText(right), op == "<=" && isEmptyText(left):
+	case op == ">=" && isLeast(right), op == "<=" && isLeast(left), op == "<=" && isGreatest(right), op == ">=" && isGreatest(left):
 		return boolValue(true)
 	default:
 		return unknownValue
@@ -322,6 +356,10 @@ func (k *folder) foldAlgebra(op string, a, b *pg.Node) value {
 }
 
 func isEmptyText(v value) bool { return v.isText("") }
+
+func isLeast(v value) bool { return isEmptyText(v) || v.kind == valueBool && v.isFalse() }
+
+func isGreatest(v value) bool { return v.kind == valueBool && v.isTrue() }
 
 // notNegative are functions whose result is never below zero.
 var notNegative = map[string]bool{
@@ -391,6 +429,9 @@ func (k *folder) foldDistinct(x *pg.A_Expr) value {
 	distinct := x.Kind == pg.A_Expr_Kind_AEXPR_DISTINCT
 	if k.same(a, b) {
 		return boolValue(!distinct)
+	}
+	if k.opposite(a, b) || k.opposite(b, a) {
+		return k.passing(boolValue(distinct))
 	}
 	l, r := k.fold(x.Lexpr), k.fold(x.Rexpr)
 	switch {

@@ -36,10 +36,9 @@ var oppositeKinds = map[pg.A_Expr_Kind]pg.A_Expr_Kind{
 
 // opposite reports whether one condition is the other's negation; NULL is
 // passed over.
-func (k *folder) opposite(a, b *pg.Node) bool {
-	if k.search.varies(a) {
-		return false
-	}
+func (k *folder) opposite(a, b *pg.Node) bool { return k.negates(a, b) && !k.search.varies(a) }
+
+func (k *folder) negates(a, b *pg.Node) bool {
 	if nb := b.GetBoolExpr(); nb.GetBoolop() == pg.BoolExprType_NOT_EXPR {
 		return k.search.equal(a, nb.Args[0])
 	}
@@ -52,7 +51,7 @@ func (k *folder) opposite(a, b *pg.Node) bool {
 	if y := b.GetBooleanTest(); y.GetBooltesttype() == pg.BoolTestType_IS_FALSE || y.GetBooltesttype() == pg.BoolTestType_IS_NOT_TRUE {
 		return k.search.equal(a, y.Arg)
 	}
-	if x, y := a.GetAExpr(), b.GetAExpr(); x != nil && y != nil {
+	if x, y := operatorOf(a), operatorOf(b); x != nil && y != nil {
 		return oppositeOperators(x, y) && k.search.equal(x.Lexpr, y.Lexpr) && k.search.equal(x.Rexpr, y.Rexpr)
 	}
 	return false
@@ -118,7 +117,7 @@ func (k *folder) sideOf(n *pg.Node, not bool) side {
 	for n.GetBoolExpr().GetBoolop() == pg.BoolExprType_NOT_EXPR {
 		n, not = n.GetBoolExpr().Args[0], !not
 	}
-	x := n.GetAExpr()
+	x := operatorOf(n)
 	op := opName(x)
 	if _, ok := compareSame(op); !ok || x.GetKind() != pg.A_Expr_Kind_AEXPR_OP || x.Lexpr == nil {
 		return side{}

@@ -63,6 +63,10 @@ func (e *rows) evalNode(n *pg.Node, not bool) outcome {
 		return e.evalBool(v.BoolExpr, not)
 	case *pg.Node_AExpr:
 		return e.evalOperator(v.AExpr, not)
+	case *pg.Node_FuncCall:
+		if x := operatorOf(n); x != nil && e.evalOperator(x, not).cond == condTrue {
+			return outcome{cond: condTrue} // keys are not looked for by functions
+		}
 	case *pg.Node_SubLink:
 		if !not {
 			return e.evalSubLink(v.SubLink)

@@ -199,6 +199,8 @@ func isCondition(n *pg.Node) bool {
 	switch n.GetNode().(type) {
 	case *pg.Node_BoolExpr, *pg.Node_AExpr, *pg.Node_SubLink, *pg.Node_CaseExpr:
 		return true
+	case *pg.Node_FuncCall:
+		return operatorOf(n) != nil
 	default:
 		return false
 	}
@@ -227,6 +229,9 @@ func (k *folder) foldNode(n *pg.Node) value {
 	case *pg.Node_SubLink:
 		return k.foldSubLink(v.SubLink)
 	case *pg.Node_FuncCall:
+		if x := operatorOf(n); x != nil {
+			return k.passing(k.foldOperator(x)) // passing, for the function may be a user's
+		}
 		return foldCall(v.FuncCall)
 	case *pg.Node_SqlvalueFunction, *pg.Node_AArrayExpr:
 		return someValue

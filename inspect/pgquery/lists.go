@@ -248,7 +248,7 @@ func isStar(n *pg.Node) bool {
 // its FROM items: nothing filters or limits them. What is joined to them has
 // rows.
 func (e *rows) keepsRows(s *pg.SelectStmt, item int) bool {
-	if s.Larg != nil || len(s.ValuesLists) > 0 || s.HavingClause != nil || e.w.search.limits(s) {
+	if s.Larg != nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s.HavingClause) || e.w.search.limits(s) {
 		return false
 	}
 	if s.WhereClause == nil {
@@ -256,6 +256,40 @@ func (e *rows) keepsRows(s *pg.SelectStmt, item int) bool {
 	}
 	others := slices.Delete(slices.Clone(s.FromClause), item, item+1)
 	return e.holdsFor(fromAlias(s.FromClause[item]), others, s.WhereClause)
+}
+
+// keepsGroups reports whether a HAVING leaves out no group that has rows.
+func (e *rows) keepsGroups(having *pg.Node) bool {
+	if b := having.GetBoolExpr(); b.GetBoolop() == pg.BoolExprType_AND_EXPR {
+		return !slices.ContainsFunc(b.Args, func(n *pg.Node) bool { return !e.keepsGroups(n) })
+	}
+	if having == nil || e.values.fold(having).isTrue() {
+		return true
+	}
+	x := operatorOf(having)
+	op, limit := opName(x), x.GetRexpr()
+	if countsRows(limit) {
+		op, limit = mirror(op), x.GetLexpr()
+	} else if !countsRows(x.GetLexpr()) {
+		return false
+	}
+	if op == "<>" {
+		op = ">"
+	}
+	return (op == ">" || op == ">=") && e.values.fold(operation(op, pg.MakeAConstIntNode(1, 0), limit)).isTrue()
+}
+
+// countsRows reports whether n is count(*) or the like, which is at least 1 for
+// a group that has rows.
+func countsRows(n *pg.Node) bool {
+	f := n.GetFuncCall()
+	name, ok := builtinName(f.GetFuncname())
+	return ok && name == "count" && f.AggFilter == nil && f.Over == nil && (f.AggStar || len(f.Args) == 1 && (isAnyConstant(f.Args[0]) || isKeyColumn(f.Args[0])))
+}
+
+func isKeyColumn(n *pg.Node) bool {
+	_, name := columnOf(n)
+	return isKeyName(name)
 }
 
 // holdsFor reports whether a condition holds for every row of the target's
@@ -365,14 +399,14 @@ func (e *rows) rowInSelect(columns []*pg.Node, s *pg.SelectStmt) outcome {
 // the key, every row finds itself.
 func (e *rows) exists(s *pg.SelectStmt) outcome {
 	switch {
-	case s == nil || len(s.ValuesLists) > 0 || s.HavingClause != nil || e.w.search.exhausted(queryCost) || e.mayBeNone(s):
+	case s == nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s.HavingClause) || e.w.search.exhausted(queryCost) || e.mayBeNone(s):
 		return outcome{}
 	case s.Larg != nil:
 		if s.Op != pg.SetOperation_SETOP_UNION {
 			return outcome{}
 		}
 		return either(e.exists(s.Larg), e.exists(s.Rarg))
-	case e.w.search.isOneGroup(s):
+	case e.w.search.isOneGroup(s), len(s.GroupClause) == 0 && s.HavingClause != nil && e.values.fold(s.HavingClause).isTrue():
 		return outcome{cond: condTrue}
 	case len(s.FromClause) == 0 && s.WhereClause == nil:
 		return outcome{cond: condTrue}
