@@ -292,6 +292,8 @@ func statusOf(k control.ErrorKind) int {
 		return http.StatusServiceUnavailable
 	case control.Incomplete:
 		return http.StatusGatewayTimeout
+	case control.Unsaved:
+		return http.StatusInsufficientStorage
 	case control.Failed:
 	}
 	return http.StatusInternalServerError

@@ -464,6 +464,8 @@ func asFailure(err error) *failure {
 		f.sqlstate = sqlstate.CannotConnectNow
 	case control.Incomplete:
 		f.sqlstate = sqlstate.QueryCanceled
+	case control.Unsaved:
+		f.sqlstate = "58030" // io_error
 	case control.Failed:
 	}
 	return f

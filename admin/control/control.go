@@ -73,7 +73,8 @@ const (
 )
 
 // Control changes what is in force. Changes are made one after the other, and
-// each is on disk before it holds. Its methods are safe for concurrent use.
+// each is on disk before it holds; what the disk does not take holds all the
+// same, with an error of kind Unsaved. Its methods are safe for concurrent use.
 type Control struct {
 	opts    Options
 	started time.Time
@@ -82,6 +83,7 @@ type Control struct {
 
 	mu       sync.Mutex // serialises changes; never held while the barrier is waited for
 	state    state
+	unsaved  error // why state is not on disk; nil when it is
 	policy   *policy.Policy
 	source   Source
 	loadedAt time.Time
@@ -116,9 +118,10 @@ func Open(opts Options) (*Control, error) {
 	// an earlier one.
 	next := c.state
 	next.Epoch++
-	if err := c.enforce(next); err != nil {
-		return nil, err
+	if err := next.save(opts.StatePath); err != nil {
+		return nil, &Error{Kind: Failed, What: "write the state file", Hint: "Give the state folder room and its owner's rights.", Err: err}
 	}
+	c.put(next)
 	return c, nil
 }
 
@@ -148,20 +151,22 @@ func (c *Control) attached() (Proxy, error) {
 }
 
 // enforce persists next and puts it in force, here and in the process that
-// follows. Callers hold mu.
+// follows. It is put in force even where it cannot be persisted: whoever stops
+// writes because a disk is full cannot make room first. Callers hold mu.
 func (c *Control) enforce(next state) error {
 	if c.held != nil {
 		return c.held
 	}
-	if err := next.save(c.opts.StatePath); err != nil {
-		return &Error{Kind: Failed, What: "persist the change", Hint: "Nothing was changed. Give the state folder room and its owner's rights.", Err: err}
-	}
+	c.unsaved = next.save(c.opts.StatePath)
 	c.put(next)
 	select {
 	case c.changed <- struct{}{}:
 	default:
 	}
-	return c.tellFollower()
+	if err := c.tellFollower(); err != nil || c.unsaved == nil {
+		return err
+	}
+	return notOnDisk("it is in force", c.unsaved)
 }
 
 // put puts next in force in this process. Callers hold mu.
@@ -255,6 +260,13 @@ func keepPromise(n, old *policy.Containment) {
 	}
 }
 
+// refused reports whether a change was not made. One that only the follower or
+// the disk does not hold was made.
+func refused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return err != nil && (!ok || e.Kind != Incomplete && e.Kind != Unsaved)
+}
+
 // lift ends the containments that match, and returns them.
 func (c *Control) lift(matches func(*policy.Containment) bool) ([]policy.Containment, error) {
 	c.mu.Lock()
@@ -284,13 +296,6 @@ func (c *Control) lift(matches func(*policy.Containment) bool) ([]policy.Contain
 		delete(c.barriers, lifted[i].ID)
 	}
 	return lifted, err
-}
-
-// refused reports whether a change was not made; one that only the follower does
-// not hold was made.
-func refused(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return err != nil && (!ok || e.Kind != Incomplete)
 }
 
 // record journals an action and returns when it is on disk. The action has

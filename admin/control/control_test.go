@@ -297,23 +297,46 @@ func TestUnreadableStateRefusesToStart(t *testing.T) {
 	}
 }
 
-func TestChangeThatCannotBePersistedIsNotMade(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	f := open(t, filepath.Join(dir, "state.json"))
-	epoch := f.decider.Current().Epoch
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	_, err := f.Freeze(t.Context(), policy.Scope{}, 0, me)
-	if kind(t, err) != Failed {
-		t.Errorf("got %v", err)
-	}
-	if got := f.decider.Current(); got.Epoch != epoch || len(got.Containments) != 0 || len(f.Containments()) != 0 {
-		t.Errorf("in force: %+v", got)
-	}
+func TestChangesThatTheDiskDoesNotTakeAreInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "state")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		f := open(t, filepath.Join(dir, "state.json"))
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.Run(ctx)
+		_, err := f.Freeze(t.Context(), policy.Scope{}, 0, me)
+		if kind(t, err) != Unsaved || !strings.Contains(err.Error(), "it is in force, but not on disk") {
+			t.Errorf("got %v", err)
+		}
+		in, err := f.SetReadOnly(t.Context(), ReadOnly{}, me)
+		if kind(t, err) != Unsaved || !strings.Contains(err.Error(), "read-only-2 holds") || !strings.Contains(err.Error(), "no such file") {
+			t.Errorf("got %v", err)
+		}
+		if in.Barrier == nil || !in.Barrier.Holds || len(f.decider.Current().Containments) != 2 {
+			t.Errorf("got %+v, and %d are in force", in.Barrier, len(f.decider.Current().Containments))
+		}
+		if lifted, err := f.Unfreeze(t.Context(), policy.Scope{}, me); kind(t, err) != Unsaved || len(lifted) != 1 {
+			t.Errorf("lifted %v, %v", lifted, err)
+		}
+		if time.Sleep(2 * saveAgain); f.Status().Unsaved == "" {
+			t.Error("status says that the state is on disk")
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if time.Sleep(2 * saveAgain); f.Status().Unsaved != "" {
+			t.Errorf("with room again: %s", f.Status().Unsaved)
+		}
+		if again := open(t, f.path); again.err != nil || again.Status().Mode != ModeReadOnly {
+			t.Errorf("after a restart: %v, mode %s", again.err, again.Status().Mode)
+		}
+	})
 }
 
 func TestContainmentsEndByThemselves(t *testing.T) {

@@ -12,6 +12,7 @@ const (
 	NotFound                     // it is not there, or not any more
 	Unavailable                  // not now, or not with this configuration
 	Incomplete                   // in force, but what it waits for has not happened
+	Unsaved                      // in force, but not on disk: a restart undoes it
 )
 
 // Error is what went wrong, with what to do about it.

@@ -21,6 +21,13 @@ func newMetrics(reg prometheus.Registerer, c *Control) *metrics {
 		return m
 	}
 	reg.MustRegister(m.actions, m.reloads, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lockkeeper_state_unsaved", Help: "1 while what is in force is not on disk: a restart would undo it.",
+	}, func() float64 {
+		if c.Unsaved() != nil {
+			return 1
+		}
+		return 0
+	}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "lockkeeper_policy_loaded_timestamp_seconds", Help: "When the policy in force was loaded.",
 	}, func() float64 { return float64(c.Policy().LoadedAt.UnixMilli()) / 1000 }))
 	return m

@@ -125,11 +125,15 @@ func (c *Control) SetReadOnly(ctx context.Context, r ReadOnly, by By) (InForce, 
 	if drain > 0 {
 		n.DrainUntil = c.opts.Now().UTC().Add(drain)
 	}
-	n, err = c.addRecorded(ctx, r.action(), n, r.For, by)
-	if err != nil {
-		return InForce{Containment: n}, err
+	n, unsaved := c.addRecorded(ctx, r.action(), n, r.For, by)
+	if unsaved != nil && !isUnsaved(unsaved) {
+		return InForce{Containment: n}, unsaved
 	}
-	return c.awaitBarrier(ctx, p, n, max(0, n.DrainUntil.Sub(c.opts.Now()))+barrierGrace)
+	in, err := c.awaitBarrier(ctx, p, n, max(0, n.DrainUntil.Sub(c.opts.Now()))+barrierGrace)
+	if err == nil && unsaved != nil {
+		err = notOnDisk(in.Barrier.describe(n.ID), errors.Unwrap(unsaved))
+	}
+	return in, err
 }
 
 // writable returns the tables that may be written during read-only.
@@ -365,7 +369,8 @@ func describeScope(s policy.Scope) string {
 	return strings.Join(parts, ", ")
 }
 
-// Run ends containments whose time has come and, once at the beginning, sees
+// Run ends containments whose time has come, writes what the disk did not take
+// and, once at the beginning, sees
 // to the barrier of a read-only mode that was in force before. It returns
 // when ctx is done.
 func (c *Control) Run(ctx context.Context) error {
@@ -384,6 +389,7 @@ func (c *Control) Run(ctx context.Context) error {
 				c.backOff(ctx, time.Second) // somebody else does it, or in a moment
 				break
 			}
+			c.trySaving(ctx)
 			c.expire(ctx)
 		}
 		wait.Stop()
@@ -419,6 +425,9 @@ func (c *Control) untilNextEnd() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait := idleWait
+	if c.unsaved != nil {
+		wait = saveAgain
+	}
 	for i := range c.state.Containments {
 		if o := &c.state.Containments[i]; !o.Until.IsZero() {
 			wait = min(wait, max(0, o.Until.Sub(now)))

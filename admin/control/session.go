@@ -89,6 +89,8 @@ type Status struct {
 	SessionCount int            `json:"session_count"`
 
 	Catalogs []catalog.State `json:"catalogs"` // of the databases in use
+
+	Unsaved string `json:"unsaved,omitempty"` // why what is in force is not on disk, where it is not
 }
 
 // Status returns what operators look at first.
@@ -98,6 +100,9 @@ func (c *Control) Status() Status {
 		Mode: ModeNormal, Since: c.started, Now: c.opts.Now(), Started: c.started, Containments: c.Containments(),
 		Profile: info.Profile, Rules: len(info.Rules), PolicyFile: info.Source.File, PolicyLoaded: info.LoadedAt,
 		Sessions: map[string]int{}, Epoch: c.opts.Decider.Current().Epoch, Catalogs: c.opts.Catalogs.States(),
+	}
+	if err := c.Unsaved(); err != nil {
+		s.Unsaved = err.Error()
 	}
 	s.setMode(policy.ObserveMode, ModeObserve)
 	s.setMode(policy.ReadOnlyMode, ModeReadOnly)

@@ -80,6 +80,9 @@ func (g *global) showStatus(s *api.Status) {
 	for i := range s.Catalogs {
 		rows = append(rows, []string{"catalog", s.Catalogs[i].Words(s.Now)})
 	}
+	if s.Unsaved != "" {
+		rows = append(rows, []string{"state", "is not on disk, a restart undoes what was changed: " + s.Unsaved})
+	}
 	if s.JournalFailing {
 		rows = append(rows, []string{"journal", "cannot be written, see lockkeeper's log; statements go on, and what is missing is counted"})
 	}

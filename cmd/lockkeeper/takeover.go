@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -172,6 +173,10 @@ func (h *holder) Offer() (*takeover.Estate, error) {
 		return nil, errors.New("sessions of an earlier takeover have not ended; wait, or end that process (SIGTERM lets transactions finish)")
 	}
 	h.a.control.Hold(underWay())
+	if err := h.a.control.Unsaved(); err != nil {
+		h.a.control.Release()
+		return nil, fmt.Errorf("what is in force is not on disk, where a successor looks for it: %w", err)
+	}
 	return &takeover.Estate{
 		Lock: h.a.lock, Admin: proxy.Listener{Listener: h.a.admin.Socket(), Configured: h.a.cfg.Admin.Listen},
 		Listeners: h.Listeners(), Processes: h.a.processes, LastSession: h.LastSessionOfBlock(),

@@ -217,7 +217,14 @@ func TestTheJournalsDiskIsFull(t *testing.T) {
 		t.Error("the log does not say that the journal cannot be written")
 	}
 	out, err := g.command("mode", "read-only", "--reason", "incident")
-	if err == nil || !strings.Contains(out, "no space left") {
+	if err == nil || !strings.Contains(out, "holds") || !strings.Contains(out, "not on disk") || !strings.Contains(out, "no space left") {
+		t.Errorf("a command whose state cannot be written: %v: %s", err, out)
+	}
+	c.query("insert into load values (1)")
+	if told, _ := c.until('Z'); len(told) != 1 || !strings.Contains(told[0], "23G02") {
+		t.Errorf("a write in read-only: %q", told)
+	}
+	if out, err := g.command("mode", "normal", "--reason", "over"); err == nil || !strings.Contains(out, "not on disk") {
 		t.Errorf("a command whose state cannot be written: %v: %s", err, out)
 	}
 	if out, err := g.command("status"); err != nil || !strings.Contains(out, "journal   cannot be written") {
@@ -243,6 +250,6 @@ func TestTheJournalsDiskIsFull(t *testing.T) {
 	c.bye()
 	g.fill(row{
 		fault: "disk full under the journal and the state", client: "every answer", server: g.left(),
-		recovery: g.recovers() + "; the gap is in the journal; meanwhile `lockkeeper status` said so, and `lockkeeper mode read-only` failed and said why",
+		recovery: g.recovers() + "; the gap is in the journal; meanwhile `lockkeeper status` said so, and `lockkeeper mode read-only` was in force and said that a restart would undo it",
 	})
 }
