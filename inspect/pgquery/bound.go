@@ -217,6 +217,14 @@ type source struct {
 	rows  int      // of a list: how many, 0 when the text does not show it
 }
 
+// of returns the FROM item; nil where there is none.
+func (s *source) of() *pg.Node {
+	if s == nil {
+		return nil
+	}
+	return s.item
+}
+
 func (w *walker) newRows(target *pg.RangeVar, from []*pg.Node) *rows {
 	e := &rows{w: w, target: target, alias: aliasOf(target), values: folder{search: &w.search}}
 	for _, n := range from {
@@ -448,8 +456,18 @@ func (e *rows) dependsOnRow(n *pg.Node, others func(alias string) bool, but stri
 			qualifier := fields[len(fields)-2].GetString_().GetSval()
 			return qualifier == e.alias || others(qualifier)
 		}
+		if name := fields[0].GetString_().GetSval(); e.isFunction(name) {
+			return others(name)
+		}
 		return true
 	})
+}
+
+// isFunction reports whether a name without qualifier is that of a function in
+// FROM, and so of what it returns.
+func (e *rows) isFunction(name string) bool {
+	f := e.source(name).of().GetRangeFunction()
+	return f != nil && len(f.GetAlias().GetColnames()) == 0
 }
 
 // opName returns the operator's name; "" where it is one of somebody's schema,

@@ -79,6 +79,9 @@ func conditions() map[string][]string {
 			"int4eq(id, id)", "pg_catalog.int4eq(id, id)", "texteq(name, name)", "int4ge(id, id)", "NOT int4ne(id, id)", "textlike(name, '%')", "booleq(active, active)",
 			"boolne(active, NOT active)", "int4eq(1, 1)", "starts_with(name, '')", "name ^@ ''", "\"like\"(name, '%')", "textregexeq(name, '')", "regexp_like(name, '')",
 			"int4eq(id, 1) OR int4ne(id, 1)", "int4gt(id, 5) OR id <= 5", "int4eq(id, id) AND true", "EXISTS (SELECT 1 FROM m b WHERE int4eq(b.id, m.id))",
+			// More operators.
+			"id | 0 = id", "id << 0 = id", "greatest(id, 5) >= id", "id >= least(5, id)", "array[id] @> array[id]", "array[name] && array[name]", "id <= ANY (SELECT id FROM m)",
+			"ctid > '(0,0)'", "'(0,0)'::tid <= ctid",
 			// Groups that nothing leaves out.
 			"id IN (SELECT id FROM m GROUP BY id)", "id IN (SELECT id FROM m GROUP BY id HAVING true)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) > 0)",
 			"id IN (SELECT id FROM m GROUP BY 1 HAVING 1 <= count(id) AND 1 = 1)", "EXISTS (SELECT 1 HAVING true)", "EXISTS (SELECT FROM m b WHERE b.id = m.id HAVING count(*) <> 0)",
@@ -122,7 +125,8 @@ func conditions() map[string][]string {
 			// With NULL these hold for more than one row.
 			"id = 1 OR (name = name) IS NOT TRUE", "id = 1 OR coalesce(name <> name, true)", "id = 1 OR NOT (name = name) IS TRUE", "id = 1 OR (name = name) IS UNKNOWN",
 			"id = 1 OR CASE WHEN name = name THEN false ELSE true END", "CASE WHEN name IN (x, name) THEN id = 1 ELSE active END", "id = 1 OR (name LIKE '%') IS DISTINCT FROM true", "id = 1 OR (name IN (SELECT name FROM m)) IS NOT TRUE", "coalesce(active, false)", "coalesce(name, 'x') = 'x'", "CASE WHEN active THEN true ELSE false END",
-			"active <> NOT archived", "boolne(active, NOT archived)", "int4eq(id, 5)", "id = 1 OR int4ne(id, id)", "my.int4eq(id, id)", "starts_with(name, 'x')", "active >= true",
+			"0 << id = id", "greatest(id, 5) > id", "least(id, 5) >= id", "greatest(5, 6) >= id", "id < ANY (SELECT id FROM m)", "id <= ANY (SELECT id FROM other)", "amount % 1 = 0",
+			"ctid > '(1,0)'", "ctid < '(0,0)'", "array[id] @> array[other]", "active <> NOT archived", "boolne(active, NOT archived)", "int4eq(id, 5)", "id = 1 OR int4ne(id, id)", "my.int4eq(id, id)", "starts_with(name, 'x')", "active >= true",
 			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) > 1)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) <> 2)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) = 1)",
 			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) FILTER (WHERE active) > 0)", "id IN (SELECT id FROM m GROUP BY id HAVING bool_or(active))", "id IN (SELECT id FROM m GROUP BY id HAVING count(name) > 0)",
 			"EXISTS (SELECT 1 FROM other o WHERE o.id = m.id HAVING count(*) > 0)",
@@ -185,6 +189,9 @@ func TestBoundsOfJoins(t *testing.T) {
 		{`DELETE FROM m USING (other a JOIN other b ON true) j WHERE m.id = j.id`, "predicate"},
 		{`DELETE FROM m USING generate_series(1, 5) WHERE m.id = generate_series.generate_series`, "predicate"},
 		{`DELETE FROM m USING generate_series(1, 5) AS g WHERE m.id = g.g`, "predicate"},
+		{`DELETE FROM m USING generate_series(1, 5) AS g WHERE m.id = g`, "predicate"},
+		{`DELETE FROM m USING generate_series(1, 5) AS g WHERE g = 1`, "vacuous"},
+		{`DELETE FROM m USING generate_series(1, 5) AS g(x) WHERE g = 1`, "predicate"},
 		// The table again, with a condition on it.
 		{`DELETE FROM m USING m b WHERE m.id = b.id AND b.active`, "predicate"},
 		{`DELETE FROM m USING m b WHERE m.name = b.name AND m.id > b.id`, "predicate"},

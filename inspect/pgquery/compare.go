@@ -3,6 +3,7 @@ package pgquery
 import (
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v5"
@@ -97,6 +98,9 @@ func (k *folder) foldBinary(op string, left, right *pg.Node) value {
 	case op == "^@" && isEmptyText(k.fold(b)):
 		return k.passing(boolValue(true))
 	}
+	if containsItself(op) && k.same(a, b) {
+		return k.passing(boolValue(true))
+	}
 	if a.GetRowExpr() == nil && k.same(a, b) && !k.hasNull(a) {
 		if v, ok := compareSame(op); ok {
 			k.loose = k.loose || !k.fold(a).notNull
@@ -106,7 +110,7 @@ func (k *folder) foldBinary(op string, left, right *pg.Node) value {
 	if l, r := a.GetRowExpr(), b.GetRowExpr(); l != nil && r != nil {
 		return k.foldRows(op, l.Args, r.Args)
 	}
-	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra, k.foldOpposite} {
+	for _, rule := range []func(op string, a, b *pg.Node) value{k.foldRange, k.foldShift, k.foldAlgebra, k.foldOpposite, k.foldExtreme} {
 		if v := rule(op, a, b); v.kind != valueUnknown {
 			return k.passing(v)
 		}
@@ -140,6 +144,10 @@ func compareSame(op string) (v value, ok bool) {
 		return unknownValue, false
 	}
 }
+
+// containsItself reports whether an operator holds between an array and itself,
+// unless it is empty.
+func containsItself(op string) bool { return op == "@>" || op == "<@" || op == "&&" }
 
 // simplify takes away what does not change a value: + 0, * 1, an empty text appended, a
 // COLLATE, a subselect around it.
@@ -178,7 +186,7 @@ func (k *folder) simpler(n *pg.Node) *pg.Node {
 		return nil
 	case k.isNeutral(op, x.Rexpr):
 		return x.Lexpr
-	case op != "-" && op != "/" && k.isNeutral(op, x.Lexpr):
+	case strings.Contains(" + * || | # ", " "+op+" ") && k.isNeutral(op, x.Lexpr):
 		return x.Rexpr
 	default:
 		return nil
@@ -189,9 +197,9 @@ func (k *folder) simpler(n *pg.Node) *pg.Node {
 func (k *folder) isNeutral(op string, n *pg.Node) bool {
 	v := k.fold(n)
 	switch op {
-	case "+", "-":
+	case "+", "-", "|", "#", "<<", ">>":
 		return v.number() == 0
-	case "*", "/":
+	case "*", "/", "^":
 		return v.number() == 1
 	case "||":
 		return v.isText("")
@@ -337,6 +345,39 @@ func (k *folder) foldOpposite(op string, a, b *pg.Node) value {
 		return unknownValue
 	}
 	return boolValue(op == "<>")
+}
+
+// foldExtreme knows that GREATEST is not less than its arguments, nor LEAST
+// greater, and that no row's address is below the first.
+func (k *folder) foldExtreme(op string, a, b *pg.Node) value {
+	if op == "<=" || op == "<" {
+		op, a, b = mirror(op), b, a
+	}
+	among := func(m *pg.MinMaxExpr, n *pg.Node) bool {
+		return slices.ContainsFunc(m.GetArgs(), func(arg *pg.Node) bool { return k.same(arg, n) })
+	}
+	x, y := a.GetMinMaxExpr(), b.GetMinMaxExpr()
+	switch {
+	case op == ">=" && x.GetOp() == pg.MinMaxOp_IS_GREATEST && among(x, b), op == ">=" && y.GetOp() == pg.MinMaxOp_IS_LEAST && among(y, a):
+		return boolValue(true)
+	case (op == ">=" || op == ">") && isAddress(a) && k.isFirstAddress(b):
+		return boolValue(true)
+	default:
+		return unknownValue
+	}
+}
+
+func isAddress(n *pg.Node) bool {
+	_, column := columnOf(n)
+	return column == "ctid"
+}
+
+// isFirstAddress reports whether n is '(0,0)': rows are counted from 1.
+func (k *folder) isFirstAddress(n *pg.Node) bool {
+	for n.GetTypeCast() != nil {
+		n = n.GetTypeCast().Arg
+	}
+	return k.fold(n).isText("(0,0)")
 }
 
 // foldAlgebra knows x - x, x * 0, x / x, that no text is less than the empty

@@ -397,8 +397,12 @@ func (e *rows) evalSubLink(s *pg.SubLink) outcome {
 			return outcome{cond: condTrue}
 		}
 	case pg.SubLinkType_ANY_SUBLINK:
+		o := e.inSubselect(s.Testexpr, sel)
 		if len(s.OperName) == 0 || opNamed(s.OperName, "=") {
-			return e.inSubselect(s.Testexpr, sel)
+			return o
+		}
+		if o.cond == condTrue && (opNamed(s.OperName, "<=") || opNamed(s.OperName, ">=")) {
+			return o // for each is among them
 		}
 	case pg.SubLinkType_EXPR_SUBLINK:
 		if v := e.values.scalar(sel); v != nil {
