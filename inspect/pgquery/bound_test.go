@@ -129,6 +129,7 @@ func conditions() map[string][]string {
 			"ctid > '(1,0)'", "ctid < '(0,0)'", "array[id] @> array[other]", "active <> NOT archived", "boolne(active, NOT archived)", "int4eq(id, 5)", "id = 1 OR int4ne(id, id)", "my.int4eq(id, id)", "starts_with(name, 'x')", "active >= true",
 			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) > 1)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) <> 2)", "id IN (SELECT id FROM m GROUP BY id HAVING count(*) = 1)",
 			"id IN (SELECT id FROM m GROUP BY id HAVING count(*) FILTER (WHERE active) > 0)", "id IN (SELECT id FROM m GROUP BY id HAVING bool_or(active))", "id IN (SELECT id FROM m GROUP BY id HAVING count(name) > 0)",
+			"id IN (SELECT x.id FROM m x LEFT JOIN other o ON o.id = x.id GROUP BY x.id HAVING count(o.id) > 0)",
 			"EXISTS (SELECT 1 FROM other o WHERE o.id = m.id HAVING count(*) > 0)",
 			"(active, name) = (true, 'x')", "name IS DISTINCT FROM 'x'", "id = ANY (ids)", "$1 = ANY (ids)", "create_date < $1", "name = $1 OR $1 IS NULL AND active",
 		},

@@ -248,7 +248,7 @@ func isStar(n *pg.Node) bool {
 // its FROM items: nothing filters or limits them. What is joined to them has
 // rows.
 func (e *rows) keepsRows(s *pg.SelectStmt, item int) bool {
-	if s.Larg != nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s.HavingClause) || e.w.search.limits(s) {
+	if s.Larg != nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s, s.HavingClause) || e.w.search.limits(s) {
 		return false
 	}
 	if s.WhereClause == nil {
@@ -258,19 +258,20 @@ func (e *rows) keepsRows(s *pg.SelectStmt, item int) bool {
 	return e.holdsFor(fromAlias(s.FromClause[item]), others, s.WhereClause)
 }
 
-// keepsGroups reports whether a HAVING leaves out no group that has rows.
-func (e *rows) keepsGroups(having *pg.Node) bool {
+// keepsGroups reports whether a HAVING of a query leaves out no group that has
+// rows.
+func (e *rows) keepsGroups(s *pg.SelectStmt, having *pg.Node) bool {
 	if b := having.GetBoolExpr(); b.GetBoolop() == pg.BoolExprType_AND_EXPR {
-		return !slices.ContainsFunc(b.Args, func(n *pg.Node) bool { return !e.keepsGroups(n) })
+		return !slices.ContainsFunc(b.Args, func(n *pg.Node) bool { return !e.keepsGroups(s, n) })
 	}
 	if having == nil || e.values.fold(having).isTrue() {
 		return true
 	}
 	x := operatorOf(having)
 	op, limit := opName(x), x.GetRexpr()
-	if countsRows(limit) {
+	if countsRows(s, limit) {
 		op, limit = mirror(op), x.GetLexpr()
-	} else if !countsRows(x.GetLexpr()) {
+	} else if !countsRows(s, x.GetLexpr()) {
 		return false
 	}
 	if op == "<>" {
@@ -280,16 +281,17 @@ func (e *rows) keepsGroups(having *pg.Node) bool {
 }
 
 // countsRows reports whether n is count(*) or the like, which is at least 1 for
-// a group that has rows.
-func countsRows(n *pg.Node) bool {
+// a group that has rows. Behind an outer join a key may be NULL in all of them.
+func countsRows(s *pg.SelectStmt, n *pg.Node) bool {
 	f := n.GetFuncCall()
-	name, ok := builtinName(f.GetFuncname())
-	return ok && name == "count" && f.AggFilter == nil && f.Over == nil && (f.AggStar || len(f.Args) == 1 && (isAnyConstant(f.Args[0]) || isKeyColumn(f.Args[0])))
-}
-
-func isKeyColumn(n *pg.Node) bool {
-	_, name := columnOf(n)
-	return isKeyName(name)
+	if name, ok := builtinName(f.GetFuncname()); !ok || name != "count" || f.AggFilter != nil || f.Over != nil || !f.AggStar && len(f.Args) != 1 {
+		return false
+	}
+	if f.AggStar {
+		return true
+	}
+	_, column := columnOf(f.Args[0])
+	return isAnyConstant(f.Args[0]) || isKeyName(column) && !slices.ContainsFunc(s.FromClause, isOuterJoin)
 }
 
 // holdsFor reports whether a condition holds for every row of the target's
@@ -399,7 +401,7 @@ func (e *rows) rowInSelect(columns []*pg.Node, s *pg.SelectStmt) outcome {
 // the key, every row finds itself.
 func (e *rows) exists(s *pg.SelectStmt) outcome {
 	switch {
-	case s == nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s.HavingClause) || e.w.search.exhausted(queryCost) || e.mayBeNone(s):
+	case s == nil || len(s.ValuesLists) > 0 || !e.keepsGroups(s, s.HavingClause) || e.w.search.exhausted(queryCost) || e.mayBeNone(s):
 		return outcome{}
 	case s.Larg != nil:
 		if s.Op != pg.SetOperation_SETOP_UNION {
