@@ -274,10 +274,8 @@ func (e *rows) keepsGroups(s *pg.SelectStmt, having *pg.Node) bool {
 	} else if !countsRows(s, x.GetLexpr()) {
 		return false
 	}
-	if op == "<>" {
-		op = ">"
-	}
-	return (op == ">" || op == ">=") && e.values.fold(operation(op, pg.MakeAConstIntNode(1, 0), limit)).isTrue()
+	n := e.values.fold(limit).number()
+	return (op == ">" || op == "<>") && n < 1 || op == ">=" && n <= 1
 }
 
 // countsRows reports whether n is count(*) or the like, which is at least 1 for
