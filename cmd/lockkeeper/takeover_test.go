@@ -572,6 +572,34 @@ func TestReadOnlyOutlivesATakeover(t *testing.T) {
 	}
 }
 
+// A successor would not find what is in force and not on disk: it is refused
+// until it is.
+func TestWhatIsNotOnDiskIsNotHandedOver(t *testing.T) {
+	s := newSite(t)
+	s.serve()
+	inTheWay := filepath.Join(s.dir, "state", "state.json.new") // what the state is written to
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.run("mode", "read-only", "--reason", "test"); err == nil || !strings.Contains(out, "holds") || !strings.Contains(out, "not on disk") {
+		t.Errorf("%v: %s", err, out)
+	}
+	c := s.connect()
+	s.fails(c, "update sale_order set note = 'late' where id = 1", "23G02")
+	if out := s.must("status"); !strings.Contains(out, "is not on disk") {
+		t.Errorf("status says:\n%s", out)
+	}
+	if why := s.refused("--takeover"); !strings.Contains(why, "not on disk") {
+		t.Errorf("refused: %s", why)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the state is on disk", func() bool { return !strings.Contains(s.must("status"), "not on disk") })
+	s.serve("--takeover")
+	s.fails(s.connect(), "update sale_order set note = 'late' where id = 1", "23G02")
+}
+
 // stopAtPolicy starts a lockkeeper that takes over, and stops it between what it
 // has received and what it says: it reads its policy from a pipe.
 func (s *site) stopAtPolicy() *program {
