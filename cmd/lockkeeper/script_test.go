@@ -49,8 +49,26 @@ func TestScript(t *testing.T) {
 			"serve": cmdServe, "stop": cmdStop, "signal": cmdSignal, "ended": cmdEnded, "console": cmdConsole, "psql": cmdPsql, "direct": cmdDirect, "until": cmdUntil,
 			"exitcode": cmdExitCode, "session": cmdSession,
 		},
+		Condition:     func(name string) (bool, error) { return newEnough(name, pg.Major(t)) },
 		UpdateScripts: os.Getenv("UPDATE_GOLDEN") != "",
 	})
+}
+
+// newEnough is the condition new:PROGRAM: PostgreSQL's PROGRAM is here, and of the
+// server's version or a newer one. Programs that replicate refuse newer servers.
+func newEnough(condition string, server int) (bool, error) {
+	program, found := strings.CutPrefix(condition, "new:")
+	if !found {
+		return false, fmt.Errorf("no such condition: %s", condition)
+	}
+	said, err := exec.Command(program, "--version").Output()
+	if err != nil {
+		return false, nil //nolint:nilerr // it is not here
+	}
+	var major int
+	_, number, _ := strings.Cut(string(said), "(PostgreSQL) ")
+	_, err = fmt.Sscanf(number, "%d", &major)
+	return major >= server, err
 }
 
 // consolePort is in the name of the unix socket, which is in the script's folder.
