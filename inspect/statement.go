@@ -184,7 +184,7 @@ type Statement struct {
 	Bound     Bound      // the widest of its Relations' bounds
 	Hidden    Hidden
 
-	Start, Len int // where it stands in the text, in bytes, without the semicolon; Len 0 means to the end. Both are 0 for a text of one query
+	Start, Len int // where it stands in the text, in bytes, without the semicolon; Len 0 means to the end. Both are 0 for a text of one query, or of one statement about a savepoint
 
 	NoBlock      bool // cannot run inside a transaction block (PreventInTransactionBlock in the server)
 	Concurrently bool // CONCURRENTLY: waits for transactions by design, never gets a lock_timeout
@@ -196,7 +196,7 @@ type Statement struct {
 	Calls []Call // of functions, and of operators that are not built in, as far as the text or what it leads to names them; no duplicates
 
 	Set      *Setting   // for KindSet and KindReset; nil elsewhere
-	Name     string     // savepoint, prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, setting (SHOW), a relation's new name, or schema.name of the procedure that CALL names
+	Name     string     // savepoint (unless its name was drawn by chance: lex.IsDrawn), prepared statement (PREPARE, EXECUTE, DEALLOCATE: "" is ALL), cursor, channel, setting (SHOW), a relation's new name, or schema.name of the procedure that CALL names
 	Prepared *Statement // what PREPARE prepares; nil elsewhere
 
 	Why string // why the class is Unknown; "" otherwise

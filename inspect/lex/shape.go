@@ -2,6 +2,8 @@ package lex
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -20,6 +22,8 @@ const (
 	MarkNumbers                 // a list of numbers, with or without signs
 	MarkStrings                 // a list of literals of characters
 	MarkRows                    // rows that look alike, one behind the other
+
+	MarkDrawn Mark = 14 // a savepoint's name that was drawn by chance (9 to 13 are white space)
 )
 
 // Slot is one constant of a text, or one list of constants.
@@ -36,7 +40,7 @@ type Unshaped uint8
 // The reasons.
 const (
 	Shaped    Unshaped = iota
-	NoQuery            // not SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH
+	NoQuery            // not SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES, WITH, nor about a savepoint with a name that was drawn
 	Several            // more than one statement
 	Uncertain          // tokens or bytes of which it is not certain how the parser reads them
 	Crowded            // too many constants
@@ -72,7 +76,7 @@ type Shape struct {
 func (s *Shape) Read(text []byte) Unshaped {
 	*s = Shape{Key: s.Key[:0], Slots: s.Slots[:0], l: Lexer{Text: text}}
 	if !s.isQuery() {
-		return NoQuery
+		return s.savepoint()
 	}
 	if bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text) {
 		return Uncertain // the parser ends at a zero byte, and reads all of the text otherwise where one byte is not UTF-8
@@ -145,11 +149,12 @@ func (s *Shape) add(slot Slot) {
 }
 
 // tokens passes over all tokens. It is token, but for what most of a text is
-// made of: white space, names, points, brackets and commas are passed over here.
+// made of, in its plain form: white space, names, points, brackets, commas,
+// operators of one character, numbers and literals are passed over here.
 func (s *Shape) tokens() {
 	text, pos := s.l.Text, s.l.pos
 	equals, dot := false, false
-	for pos < len(text) {
+	for pos < len(text) && s.why == Shaped && !s.ended {
 		start := pos
 		c := text[pos]
 		switch steps[c] {
@@ -161,9 +166,7 @@ func (s *Shape) tokens() {
 			equals, dot = false, false
 			continue
 		case quoteStep:
-			end := pos + 2 + bytes.IndexByte(text[pos+1:], '"')
-			if end > pos+1 && end < len(text) && text[end] != '"' {
-				pos = end
+			if pos = quotedNames(text, pos); pos > start {
 				equals, dot = false, false
 				continue
 			}
@@ -175,9 +178,20 @@ func (s *Shape) tokens() {
 				continue
 			}
 		case pointStep:
-			if pos+1 < len(text) && steps[text[pos+1]] != otherStep && text[pos+1] != '.' {
+			if pos+1 < len(text) && steps[text[pos+1]] < pointStep {
 				pos++
 				equals, dot = false, true
+				continue
+			}
+		case operatorStep:
+			if pos+1 < len(text) && steps[text[pos+1]] != operatorStep && (c != '-' || !equals) {
+				pos++
+				equals, dot = c == '=', false
+				continue
+			}
+		case digitStep, literalStep:
+			if pos = s.plainConstant(c, pos, equals); pos > start {
+				equals, dot = false, false
 				continue
 			}
 		case otherStep:
@@ -185,44 +199,81 @@ func (s *Shape) tokens() {
 		s.l.pos, s.equals, s.dot = start, equals, dot
 		s.token()
 		pos, equals, dot = s.l.pos, s.equals, s.dot
-		if s.why != Shaped || s.ended {
-			break
-		}
 	}
 	for s.l.pos = pos; s.l.pos < len(text) && s.why == Shaped; {
 		s.token()
 	}
 }
 
+// quotedNames passes over names in quotes that points, or a comma and a space,
+// join: "a"."b", "a"."c". It returns where the last one ends, of which something
+// is known to follow; or pos, where not even the first one is so, or where it
+// holds a quote.
+func quotedNames(text []byte, pos int) int {
+	for at := pos; ; {
+		at++
+		for at+8 <= len(text) {
+			found := zeroBytes(binary.LittleEndian.Uint64(text[at:]) ^ '"'*everyByte)
+			if found != 0 {
+				at += bits.TrailingZeros64(found) / 8
+				break
+			}
+			at += 8
+		}
+		if at+4 >= len(text) || text[at] != '"' || text[at+1] == '"' {
+			return pos
+		}
+		pos = at + 1
+		switch {
+		case text[at+1] == '.' && text[at+2] == '"':
+			at += 2
+		case text[at+1] == ',' && text[at+2] == ' ' && text[at+3] == '"':
+			at += 3
+		default:
+			return pos
+		}
+	}
+}
+
+// everyByte times a byte is that byte eight times.
+const everyByte = 0x0101010101010101
+
+// zeroBytes returns a word whose lowest bit that is set is the highest one of
+// the lowest byte of x that is zero; 0 if none is.
+func zeroBytes(x uint64) uint64 { return (x - everyByte) &^ x & (0x80 * everyByte) }
+
 // introduces reports whether a word of n bytes that begins with c may be one
 // of those that word looks for.
 func introduces(c byte, n int, equals bool) bool {
-	switch n {
-	case 2:
-		return c|0x20 == 'i'
-	case 4:
+	if n == 4 {
 		return equals
-	case 5:
-		return c|0x20 == 'f' || c|0x20 == 'm'
-	case 6:
-		return c|0x20 == 'v'
-	case 8:
-		return c|0x20 == 'p'
-	default:
-		return false
 	}
+	return n < 16 && introducers[c]>>n&1 != 0
 }
+
+// introducers has, for each byte, a bit for each length of the words that begin
+// with it and introduce something: IN, FLOAT, MERGE, VALUES, POSITION, FALSE.
+var introducers = func() (t [256]uint16) {
+	for _, word := range []string{"in", "float", "false", "merge", "values", "position"} {
+		t[word[0]] |= 1 << len(word)
+		t[word[0]&^0x20] |= 1 << len(word)
+	}
+	return t
+}()
 
 // step is what tokens does with a byte.
 type step uint8
 
 const (
-	otherStep step = iota
-	spaceStep
+	spaceStep step = iota
 	markStep
 	quoteStep
-	pointStep
 	wordStep
+	operatorStep
+	literalStep
+	pointStep // the ones before may follow a point that is no more than a point
+	digitStep
+	otherStep
 )
 
 var steps = func() (t [256]step) {
@@ -232,13 +283,18 @@ var steps = func() (t [256]step) {
 			t[c] = spaceStep
 		case letterClass:
 			t[c] = wordStep
-		case otherClass, digitClass, operatorClass:
+		case digitClass:
+			t[c] = digitStep
+		case operatorClass:
+			t[c] = operatorStep
+		case otherClass:
+			t[c] = otherStep
 		}
 	}
 	for _, c := range []byte(",()[]") {
 		t[c] = markStep
 	}
-	t['"'], t['.'] = quoteStep, pointStep
+	t['"'], t['.'], t['\''] = quoteStep, pointStep, literalStep
 	return t
 }()
 

@@ -44,6 +44,9 @@ func (s *Shape) list() {
 // for anything else.
 func (s *Shape) item() Mark {
 	start := s.l.pos
+	if s.l.pos = plainDigits(s.l.Text, start); s.l.pos > start {
+		return MarkNumbers
+	}
 	switch c := s.l.at(start); {
 	case c == '\'', c|0x20 == 'e' && s.l.at(start+1) == '\'':
 		if c != '\'' {

@@ -48,6 +48,49 @@ func (s *Shape) digits() Kind {
 	return s.l.number()
 }
 
+// plainConstant is number and literal for a constant at pos that needs no second
+// look, which begins with c. It returns where the constant ends, or pos.
+func (s *Shape) plainConstant(c byte, pos int, equals bool) int {
+	text := s.l.Text
+	if c == '\'' {
+		end := pos + 2 + bytes.IndexByte(text[pos+1:], '\'')
+		if end == pos+1 || !s.endsPlainly(end, '\'', '-') {
+			return pos
+		}
+		s.constant(Slot{Start: pos, End: end, Mark: MarkString, Kind: byte(String)}, equals)
+		return end
+	}
+	end := plainDigits(text, pos)
+	if end == pos || s.exact || !s.endsPlainly(end, ']', ']') {
+		return pos
+	}
+	s.constant(Slot{Start: pos, End: end, Mark: MarkInteger, Kind: byte(Integer)}, equals)
+	return end
+}
+
+// endsPlainly reports whether it is certain that neither a nor b follows behind
+// white space.
+func (s *Shape) endsPlainly(end int, a, b byte) bool {
+	c := s.l.at(end)
+	if c == ' ' {
+		c = s.l.at(end + 1)
+	}
+	return c != a && c != b && classes[c] != spaceClass
+}
+
+// plainDigits returns where the digits at pos end, if they are an Iconst whatever
+// their value and no other token may begin within them; pos if not.
+func plainDigits(text []byte, pos int) int {
+	end := pos
+	for end < len(text) && classes[text[end]] == digitClass {
+		end++
+	}
+	if end == len(text) || end > pos+9 || wordBytes[text[end]] || text[end] == '.' {
+		return pos
+	}
+	return end
+}
+
 // number adds the slot of a number. Whether one without a point is an Iconst
 // depends on its value; where zeros in front hide that, it stays in the key.
 // Source: process_integer_literal in scan.l.
@@ -82,8 +125,11 @@ func (s *Shape) isArrayBound(start int) bool {
 	s.spaces()
 	closed := s.l.at(s.l.pos) == ']'
 	s.l.pos = end
+	if !closed {
+		return false
+	}
 	before := bytes.TrimRight(s.l.Text[:start], " \t\r\n\f\v")
-	if !closed || len(before) == 0 || before[len(before)-1] != '[' {
+	if len(before) == 0 || before[len(before)-1] != '[' {
 		return false
 	}
 	before = bytes.TrimRight(before[:len(before)-1], " \t\r\n\f\v")

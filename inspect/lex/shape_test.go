@@ -1,12 +1,17 @@
 package lex
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
 
 // marks makes a key readable.
-var marks = strings.NewReplacer("\x01", "⟨s⟩", "\x02", "⟨i⟩", "\x03", "⟨n⟩", "\x04", "⟨b⟩", "\x05", "⟨c⟩", "\x06", "⟨numbers⟩", "\x07", "⟨strings⟩", "\x08", "⟨row⟩")
+var marks = strings.NewReplacer("\x01", "⟨s⟩", "\x02", "⟨i⟩", "\x03", "⟨n⟩", "\x04", "⟨b⟩", "\x05", "⟨c⟩", "\x06", "⟨numbers⟩", "\x07", "⟨strings⟩", "\x08", "⟨row⟩", "\x0e", "⟨drawn⟩")
+
+// uuid is a savepoint's name as Odoo draws it.
+const uuid = `"4f1c2a9e-11aa-11ef-8d6c-0242ac120002"`
 
 func TestShapes(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
@@ -38,6 +43,10 @@ func TestShapes(t *testing.T) {
 		{" -- c 1\n((SELECT 1)) /* 2 /* 3 */ */", " -- c 1\n((SELECT ⟨i⟩)) /* 2 /* 3 */ */"},
 		{"SELECT a--1\n", "SELECT a--1\n"},
 		{"SELECT a*-1, a-1.5.5", "SELECT a*-⟨i⟩, a-⟨n⟩⟨n⟩"},
+		{`SELECT "a"."b", "c""d", "e'f"."g", 1, "h` + "\n" + `i",1,""."j" , "k"`, `SELECT "a"."b", "c""d", "e'f"."g", ⟨i⟩, "h` + "\n" + `i",⟨i⟩,""."j" , "k"`},
+		{"SAVEPOINT " + uuid, `SAVEPOINT "⟨drawn⟩"`},
+		{" release\tsavepoint\n\"4F1C2A9E11AA11EF8D6C0242AC120002\" ; ", " release\tsavepoint\n\"⟨drawn⟩\" ; "},
+		{"Rollback Work To " + uuid, `Rollback Work To "⟨drawn⟩"`},
 	} {
 		var s Shape
 		if why := s.Read([]byte(test.text)); why != Shaped || marks.Replace(string(s.Key)) != test.want {
@@ -49,6 +58,10 @@ func TestShapes(t *testing.T) {
 func TestTextsWithoutShape(t *testing.T) {
 	for text, want := range map[string]Unshaped{
 		"BEGIN": NoQuery, "": NoQuery, "selecting 1": NoQuery, "-- select": NoQuery, "EXPLAIN SELECT 1": NoQuery,
+		`SAVEPOINT "abc"`: NoQuery, `SAVEPOINT ""`: NoQuery, `SAVEPOINT "lockkeeper_a"`: NoQuery, `SAVEPOINT "` + strings.Repeat("a", 64) + `"`: NoQuery,
+		"SAVEPOINT " + uuid + " -- c": NoQuery, "SAVEPOINT " + uuid + `"b"`: NoQuery, "SAVEPOINT " + uuid + "; SELECT 1": NoQuery, "RELEASE " + uuid + ".": NoQuery,
+		"(SAVEPOINT " + uuid: NoQuery, "ROLLBACK " + uuid: NoQuery, "ROLLBACK PREPARED " + uuid: NoQuery, uuid: NoQuery,
+		"SAVEPOINT " + uuid[:37]: NoQuery, "SAVEPOINT a" + strings.Repeat("0", 35): NoQuery,
 		"SELECT 1; SELECT 2": Several, "SELECT 1;+": Several,
 		"SELECT n'x'": Uncertain, "SELECT U&'x'": Uncertain, "SELECT u&\"x\"": Uncertain, "SELECT 1a": Uncertain, "SELECT 'a": Uncertain,
 		"SELECT \"a": Uncertain, "SELECT 'a\x00'": Uncertain, "SELECT '\xff'": Uncertain, "SELECT \x01": Uncertain, "SELECT $a$": Uncertain,
@@ -60,6 +73,37 @@ func TestTextsWithoutShape(t *testing.T) {
 			t.Errorf("%.40q: %d, want %d", text, why, want)
 		}
 	}
+}
+
+// FuzzShapePass compares the pass over a text, which takes what most of a text
+// is made of in steps of its own, with one that goes from token to token.
+func FuzzShapePass(f *testing.F) {
+	for _, text := range []string{
+		`SELECT "a"."b", "c" AS "d" , "long_name_of_a_table"."id"."x", "e""f", "a"."b""c", "" FROM "t`,
+		`SELECT a.in (1, 2), "a".values (1), a = /* c */ null, "a" = null, x IN (1), "b"` + "\n;;",
+		`SELECT "é", 'x'."a", ("a"), ["b"], "c"."d`, `MERGE "a" VALUES (1), (2)`, `SELECT "a" = true, "b".false, c=false, "d", "e" 5`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var fast, dull Shape
+		why := fast.Read(text)
+		if why == NoQuery || why == Uncertain && fast.l.Text != nil {
+			return // it was not passed over
+		}
+		dull = Shape{l: Lexer{Text: text}}
+		dull.isQuery()
+		for dull.l.pos < len(text) && dull.why == Shaped {
+			dull.token()
+		}
+		if dull.why != why {
+			t.Fatalf("%q: %d, and from token to token %d", text, why, dull.why)
+		}
+		dull.copyTo(len(text))
+		if why == Shaped && (!bytes.Equal(fast.Key, dull.Key) || !slices.Equal(fast.Slots, dull.Slots)) {
+			t.Fatalf("%q: %q %v, and from token to token %q %v", text, fast.Key, fast.Slots, dull.Key, dull.Slots)
+		}
+	})
 }
 
 func TestSlots(t *testing.T) {

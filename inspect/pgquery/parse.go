@@ -71,7 +71,7 @@ func (t *tree) facts(utf, text string) *inspect.Batch {
 		b.Class = inspect.Worse(b.Class, st.Class)
 		b.Statements = append(b.Statements, st)
 	}
-	if len(t.stmts) == 1 && isQuery(t.stmts[0].Stmt) {
+	if len(t.stmts) == 1 && hasShape(t.stmts[0].Stmt) {
 		b.Statements[0].Start, b.Statements[0].Len = 0, 0 // it is all of the text
 	}
 	if len(b.Statements) != 1 || b.Class == inspect.Unknown || isDeep(utf) {
@@ -103,15 +103,15 @@ func statement(raw *pg.RawStmt) inspect.Statement {
 	return st
 }
 
-// traced returns the facts about one statement, and of a query, what of its
-// constants they were made from.
+// traced returns the facts about one statement, and of one whose texts may
+// have a shape, what of its constants they were made from.
 func traced(raw *pg.RawStmt) (inspect.Statement, []inspect.Constant) {
 	w := &walker{}
 	w.statement(raw.Stmt)
 	st := w.finish()
 	st.Columns, st.Plain = plainChange(raw.Stmt)
 	st.Start, st.Len = int(raw.StmtLocation), int(raw.StmtLen)
-	if !isQuery(raw.Stmt) {
+	if !hasShape(raw.Stmt) {
 		return st, nil
 	}
 	return st, w.search.readings()

@@ -1,6 +1,7 @@
 package pgquery
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"reflect"
@@ -147,6 +148,8 @@ var shapeSeeds = []string{
 	"SELECT 1::float(5), 1::numeric(5, 2), 'x'::char(3), interval '1' second(3), int '5', date '2020-01-01', x::int[3], a[1:2]",
 	"SELECT E'a\\'b\\n', E'\\x41', $$x$$, $a$b$a$, 'a' \n 'b', B'01', X'1f', .5, 1e5, 2147483648, 00000000005",
 	"SELECT extract('year' from x), x AT TIME ZONE 'UTC', x COLLATE \"C\" = -5 COLLATE \"C\", a = -5 ^ 2, -5::int, a = - 5",
+	`SELECT "a"."b", "c" AS "d""e", "f"."g" = 5 FROM "t" AS "u" WHERE "u"."in" IN (1, 2) AND "u"."b""c" = NULL`,
+	`SAVEPOINT "4f1c2a9e-11aa-11ef-8d6c-0242ac120002"`, `ROLLBACK TO SAVEPOINT "4F1C2A9E11AA11EF8D6C0242AC120002"; `, `release "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"`,
 	"SELECT x -> 'a' ->> 'b', x @> '{}', x ? 'a', a.in (1, 2), a . /* c */ values (1), (2), 1 AS values FROM values (1)",
 	"SELECT * FROM t ORDER BY x USING =, 1 FETCH FIRST 5 ROWS ONLY",
 	"VALUES (1, true), (2, NULL); -- done",
@@ -185,6 +188,8 @@ func varied(random *rand.Rand, text string) string {
 			}
 			opened = -1
 			continue
+		case tok.Kind == lex.QuotedWord && lex.IsDrawn(part[1:len(part)-1]):
+			part = fmt.Sprintf(`"%036x"`, random.Uint64())
 		case isConstant(tok.Kind, part) && random.IntN(2) == 0:
 			part = constants[random.IntN(len(constants))]
 			if random.IntN(3) == 0 {

@@ -13,37 +13,40 @@ import (
 
 var plain = inspect.LexingFor("on", "UTF8")
 
-// TestOdooStreamsHitTheCache replays the queries that a real Odoo sent. Of
-// those whose shape was there before, at least 95 of 100 find their facts in
-// the cache, and a part of these is compared with what the parser says.
+// TestOdooStreamsHitTheCache replays what a real Odoo sent. A text is warm
+// whose shape, or which itself where it has none, was there before: at least 97 of
+// 100 of these find their facts in the cache, and a part of them is compared with
+// what the parser says. The others are the first of their kind, as most DDL is: it
+// names a table that no text named before.
 func TestOdooStreamsHitTheCache(t *testing.T) {
 	for _, name := range streams {
 		t.Run(name, func(t *testing.T) {
 			i := inspect.NewInspector(inspect.Limits{}, Parse, nil)
-			queries, known, hits := 0, 0, 0
-			shapes := map[string]bool{}
+			texts, warm, hits := 0, 0, 0
+			seen := map[string]bool{}
 			var s lex.Shape
 			for _, r := range readStream(t, name) {
 				text := []byte(r.SQL)
-				if s.Read(text) == lex.NoQuery {
-					continue
+				key := r.SQL
+				if s.Read(text) == lex.Shaped {
+					key = string(s.Key)
 				}
-				queries++
+				texts++
 				b := i.Lookup(text, plain)
-				if shapes[string(s.Key)] {
-					known++
+				if seen[key] {
+					warm++
 					hits += min(1, len(found(b)))
 				}
-				shapes[string(s.Key)] = true
+				seen[key] = true
 				if b == nil {
 					i.Inspect(t.Context(), text, plain)
 				} else if hits%20 == 0 {
 					checkShape(t, i, r.SQL)
 				}
 			}
-			t.Logf("%d queries of %d shapes; %d of the %d whose shape was known hit", queries, len(shapes), hits, known)
-			if hits*100 < known*95 {
-				t.Error("less than 95 %")
+			t.Logf("%d texts; %d of the %d that were warm hit", texts, hits, warm)
+			if hits*100 < warm*97 {
+				t.Error("less than 97 %")
 			}
 		})
 	}

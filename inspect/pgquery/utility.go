@@ -7,6 +7,7 @@ import (
 	pg "github.com/pganalyze/pg_query_go/v5"
 
 	"lockkeeper/inspect"
+	"lockkeeper/inspect/lex"
 )
 
 // Why statements are Unknown although they were parsed.
@@ -59,6 +60,14 @@ func isQuery(n *pg.Node) bool {
 	}
 }
 
+// hasShape reports whether a text of this statement alone may have a shape.
+func hasShape(n *pg.Node) bool {
+	if t := n.GetTransactionStmt(); t != nil {
+		return t.SavepointName != ""
+	}
+	return isQuery(n)
+}
+
 // intoOf returns the INTO clause, which of a UNION is its first SELECT's.
 func intoOf(s *pg.SelectStmt) *pg.IntoClause {
 	for s.GetLarg() != nil {
@@ -90,7 +99,9 @@ func (w *walker) control(n *pg.Node) bool {
 	if w.st.Kind == "" {
 		return false
 	}
-	w.st.Name = t.SavepointName
+	if !lex.IsDrawn(t.SavepointName) {
+		w.st.Name = t.SavepointName
+	}
 	w.st.Chain = t.Chain
 	w.st.NoBlock = w.st.Kind == inspect.KindCommitPrepared || w.st.Kind == inspect.KindRollbackPrepared
 	w.transactionModes(t.Options)
