@@ -87,10 +87,10 @@ func (c *cache) get(key []byte, exact bool) *entry {
 }
 
 // put keeps an entry under a key, at the cost of the ones not used for
-// longest.
+// longest. Its bytes are those of what only the caller knows of.
 func (c *cache) put(key []byte, e entry) {
 	e.key = string(key)
-	e.bytes = entryBytes + int64(len(key)) + dependenceBytes*int64(len(e.depends))
+	e.bytes += entryBytes + int64(len(key)) + dependenceBytes*int64(len(e.depends))
 	if e.batch != nil {
 		e.bytes += e.batch.sizeBytes()
 	}
@@ -141,7 +141,7 @@ func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (bySha
 			return true
 		}
 	}
-	c.put(text, entry{batch: b, exact: true})
+	c.put(text, entry{batch: b, exact: true, bytes: b.lateBytes(text)})
 	return false
 }
 
@@ -149,11 +149,11 @@ func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (bySha
 // under the shape with these: then the shape alone leads there.
 func (c *cache) keepShape(k *key, text []byte, b *Batch, depends []dependence) {
 	if len(depends) == 0 {
-		c.put(k.shape.Key, entry{batch: b})
+		c.put(k.shape.Key, entry{batch: b, bytes: b.lateBytes(text)})
 		return
 	}
 	c.put(k.shape.Key, entry{depends: depends})
-	c.put(k.with(text, depends), entry{batch: b})
+	c.put(k.with(text, depends), entry{batch: b, bytes: b.lateBytes(text)})
 }
 
 // sizeBytes returns how much the cache holds.
@@ -182,7 +182,7 @@ func (c *cache) entries() int {
 
 // The estimated sizes of what a batch holds, in bytes.
 const (
-	batchBytes     = 96
+	batchBytes     = 160 // with a fingerprint
 	statementBytes = 248
 	relationBytes  = 104
 	callBytes      = 64

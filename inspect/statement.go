@@ -257,10 +257,10 @@ func (s *Statement) calls(effects ...CallEffect) bool {
 // Batch is what one Query or Parse message held: its statements in order, or
 // why it could not be read. It is immutable and shared between sessions.
 type Batch struct {
-	Statements  []Statement // empty for an empty query
-	Class       Class       // the most dangerous of the statements'; Read for an empty query, Unknown when Why is set
-	Why         string      // why the text was not classified (parser error, too long …); "" when it was
-	Fingerprint uint64      // equal for texts that differ in literals only; 0 when unknown
+	Statements  []Statement  // empty for an empty query
+	Class       Class        // the most dangerous of the statements'; Read for an empty query, Unknown when Why is set
+	Why         string       // why the text was not classified (parser error, too long …); "" when it was
+	Fingerprint *Fingerprint // nil when unknown
 
 	// Costly is set where reading the text would keep a server's process busy
 	// for long, deaf to signals: it is refused whatever the policy says.

@@ -527,14 +527,16 @@ func (c *conn) info() SessionInfo {
 		LocalAddress: at.local, Target: c.target, ServerAddress: c.reached.Value().address, ServerLocalAddress: c.ends.serverLocal(),
 		TLS: at.cipher != "", Cipher: at.cipher, ServerCipher: at.serverCipher, Replication: at.replication, Connected: c.connected,
 	}
+	var fingerprint *inspect.Fingerprint
 	c.pair.Do(func(x *session.Session) {
 		sub, st := x.Subject(), x.State()
 		i.Requested, i.Prepared, i.Replicating = st.Asked, st.Prepared, st.Replicating && st.State == "active"
 		i.Application, i.Tags = sub.Application, sub.Tags
 		i.State, i.StateSince, i.HeldBy, i.TxSince = st.State, st.Since, st.HeldBy, st.TxSince
-		i.Statement, i.Fingerprint = st.Statement, st.Fingerprint
+		i.Statement, fingerprint = st.Statement, st.Fingerprint
 		i.RowsWritten, i.TxRows, i.ServerPID = st.RowsWritten, st.TxRows, st.PID
 	})
+	i.Fingerprint = fingerprint.Value() // which may take a parse
 	i.BytesIn, i.BytesOut = c.pair.Traffic()
 	return i
 }

@@ -215,7 +215,9 @@ func TestBrokenJSON(t *testing.T) {
 // TestFactsHoldNothingOfTheTree: its memory is that of the next text.
 func TestFactsHoldNothingOfTheTree(t *testing.T) {
 	facts := func() *inspect.Batch {
-		return Parse("WITH x AS (SELECT 1 FROM s.a) UPDATE ONLY b AS c SET d = 1 FROM x WHERE c.id = 5 AND e.f IN (1, 2)")
+		b := Parse("WITH x AS (SELECT 1 FROM s.a) UPDATE ONLY b AS c SET d = 1 FROM x WHERE c.id = 5 AND e.f IN (1, 2)")
+		b.Fingerprint.Value()
+		return b
 	}
 	before := facts()
 	for range 10 {

@@ -36,23 +36,23 @@ func Parse(text string) (b *inspect.Batch) {
 	if why := refused(utf); why != "" {
 		return unknown(why, text)
 	}
-	sum := make(chan uint64, 1)
-	go func() { sum <- fingerprint(utf) }()
-	defer func() {
-		if s := <-sum; b != nil && b.Why == "" {
-			b.Fingerprint = s
-		}
-	}()
+	f := inspect.NewFingerprint(utf, fingerprint)
+	if len(text) > inspect.MaxLateText {
+		go f.Value() // beside the tree
+		defer f.Value()
+	}
 	t, err := parseTree(utf)
 	if err != nil {
 		return unparsed(whyOf(err), utf, text)
 	}
 	defer t.release()
-	return t.facts(utf, text)
+	b = t.facts(utf, text)
+	b.Fingerprint = f
+	return b
 }
 
 // fingerprint returns pg_query's; 0 if there is none. It is a parse of its own,
-// of the same cost as the tree, so that it is made beside it.
+// of the same cost as the tree.
 func fingerprint(utf string) uint64 {
 	sum, err := pg.FingerprintToUInt64(utf)
 	if err != nil {

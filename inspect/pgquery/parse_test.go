@@ -306,7 +306,7 @@ func TestTextsThatDoNotParse(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			b := Parse(test.text)
-			if b.Class != inspect.Unknown || b.Why != test.why || len(b.Statements) != 0 || b.Fingerprint != 0 {
+			if b.Class != inspect.Unknown || b.Why != test.why || len(b.Statements) != 0 || b.Fingerprint.Value() != 0 {
 				t.Errorf("%v %q, want %q", b.Class, b.Why, test.why)
 			}
 		})
@@ -318,8 +318,12 @@ func TestTextsThatDoNotParse(t *testing.T) {
 
 func TestFingerprints(t *testing.T) {
 	a, same, other := Parse("SELECT 1; SELECT 'x'"), Parse("select 2; select 'y'"), Parse("SELECT 1")
-	if a.Fingerprint == 0 || a.Fingerprint != same.Fingerprint || a.Fingerprint == other.Fingerprint {
-		t.Errorf("%x, %x, %x", a.Fingerprint, same.Fingerprint, other.Fingerprint)
+	if a, same, other := a.Fingerprint.Value(), same.Fingerprint.Value(), other.Fingerprint.Value(); a == 0 || a != same || a == other {
+		t.Errorf("%x, %x, %x", a, same, other)
+	}
+	long := Parse("SELECT 1 IN (1" + strings.Repeat(", 1", inspect.MaxLateText) + ")")
+	if want := Parse("SELECT 1 IN (1, 2)"); long.Fingerprint.Value() == 0 || long.Fingerprint.Value() != want.Fingerprint.Value() {
+		t.Error("a long text has another fingerprint")
 	}
 }
 

@@ -1,6 +1,10 @@
 package journal
 
-import "time"
+import (
+	"time"
+
+	"lockkeeper/inspect"
+)
 
 // Kind says what an entry records.
 type Kind string
@@ -45,4 +49,15 @@ type Entry struct {
 	Reason string `json:"reason,omitempty"`
 	Detail string `json:"detail,omitempty"` // what else a person wants to know, without secrets
 	Count  int64  `json:"count,omitempty"`  // GapEntry: entries missing
+
+	// Text is what Fingerprint is made of when the entry is written; nil where
+	// that is known or there is none. It keeps a bounded text until then.
+	Text *inspect.Fingerprint `json:"-"`
+}
+
+// settle makes the fingerprint, which may take as long as a parse.
+func (e *Entry) settle() {
+	if e.Text != nil {
+		e.Fingerprint, e.Text = e.Text.Value(), nil
+	}
 }

@@ -231,6 +231,7 @@ func (j *Journal) missing() bool {
 // logEntry is the last resort for what must not be lost.
 func (j *Journal) logEntry(ctx context.Context, e *Entry, cause error) {
 	j.metrics.logged.Inc()
+	e.settle()
 	j.log.LogAttrs(ctx, slog.LevelError, "journal entry kept in the log only",
 		slog.String("cause", cause.Error()), slog.Any("entry", *e))
 }

@@ -87,6 +87,7 @@ func (j *Journal) attempt(batch []item) error {
 		entries = append(entries, gap)
 	}
 	for i := range batch {
+		batch[i].entry.settle()
 		entries = append(entries, batch[i].entry)
 	}
 	timer := prometheus.NewTimer(j.metrics.seconds)

@@ -225,7 +225,7 @@ func (s *Session) entry(kind journal.Kind, b *inspect.Batch) journal.Entry {
 	if b == nil {
 		return e
 	}
-	e.Fingerprint, e.Class = b.Fingerprint, b.Class.String()
+	e.Text, e.Class = b.Fingerprint, b.Class.String()
 	if len(b.Statements) > 0 {
 		st := worst(b)
 		e.Statement, e.Tables = string(st.Kind), tables(st)

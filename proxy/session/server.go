@@ -335,7 +335,7 @@ func (s *Session) forgetStatements(seq uint64) {
 func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 	now := s.now()
 	e := s.entry(journal.StatementEntry, nil)
-	e.Fingerprint, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
+	e.Text, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
 	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(h.began), callsWords(st)
 	if changesRows(st) {
 		e.Rows = rows

@@ -99,7 +99,7 @@ type Session struct {
 	cancelling int             // cancel requests of ours that are under way
 
 	statement   *inspect.Statement // the last one
-	fingerprint uint64
+	fingerprint *inspect.Fingerprint
 	written     int64
 	stateSince  time.Time
 	heldBy      string
@@ -477,7 +477,7 @@ type State struct {
 	HeldBy      string
 	TxSince     time.Time
 	Statement   string
-	Fingerprint uint64
+	Fingerprint *inspect.Fingerprint
 	RowsWritten int64
 	TxRows      int64
 	PID         uint32
