@@ -70,6 +70,7 @@ type memory struct {
 	boxes boxes
 	lists []*pg.Node
 	used  int // of lists
+	names names
 }
 
 // decoders are those at rest, with their memory.
@@ -129,6 +130,10 @@ func (d *decoder) field() bool {
 		return false
 	}
 	d.take(',')
+	if d.skip(placeBegins) { // most of the fields
+		d.name = "location"
+		return !d.failed
+	}
 	d.name = d.quoted()
 	if !d.take(':') {
 		d.fail()
@@ -205,6 +210,17 @@ func (d *decoder) enum(numbers map[string]int32) int32 {
 		d.fail()
 	}
 	return n
+}
+
+// word reads a string that is a name, of which there is a copy.
+func (d *decoder) word() string {
+	start := d.at
+	s := d.quoted()
+	if strings.IndexByte(s, '\\') < 0 {
+		return d.names.copyOf(s)
+	}
+	d.at = start
+	return d.string()
 }
 
 // string reads a string. It is a copy: facts are kept for longer than the

@@ -24,7 +24,7 @@ func (d *decoder) resTarget(v *pg.ResTarget) {
 	for d.object(); d.field(); {
 		switch d.name {
 		case "name":
-			v.Name = d.string()
+			v.Name = d.word()
 		case "indirection":
 			v.Indirection = d.nodes()
 		case "val":
@@ -425,7 +425,9 @@ func (d *decoder) constant(v *pg.A_Const) {
 		case "boolval":
 			v.Val = &pg.A_Const_Boolval{Boolval: &pg.Boolean{Boolval: only(d, "boolval", d.bool)}}
 		case "sval":
-			v.Val = &pg.A_Const_Sval{Sval: &pg.String{Sval: only(d, "sval", d.string)}}
+			b := d.boxes.texts.next()
+			b.is.Sval, v.Val = &b.v, &b.is
+			b.v.Sval = only(d, "sval", d.string)
 		case "bsval":
 			v.Val = &pg.A_Const_Bsval{Bsval: &pg.BitString{Bsval: only(d, "bsval", d.string)}}
 		case "isnull":

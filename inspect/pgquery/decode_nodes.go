@@ -35,6 +35,14 @@ type boxes struct {
 		is pg.A_Const_Ival
 		v  pg.Integer
 	}]
+	texts slab[struct {
+		is pg.A_Const_Sval
+		v  pg.String
+	}]
+	sorts   slab[pg.SortBy]
+	tables  slab[pg.RangeVar]
+	aliases slab[pg.Alias]
+	others  slab[pg.Node]
 }
 
 // slabLength is how many values of a type are kept for the next text.
@@ -70,18 +78,32 @@ func (b *boxes) reset() {
 	b.targets.reset()
 	b.operators.reset()
 	b.integers.reset()
+	b.texts.reset()
+	b.sorts.reset()
+	b.tables.reset()
+	b.aliases.reset()
+	b.others.reset()
 }
 
 // node reads a node: an object whose only field is named by the node's kind,
 // or that has none where something is missing in a list.
 func (d *decoder) node() *pg.Node {
+	if n := d.plainColumn(); n != nil {
+		return n
+	}
+	if n := d.plainString(); n != nil {
+		return n
+	}
+	if n := d.plainInteger(); n != nil {
+		return n
+	}
 	d.object()
 	if !d.field() {
 		return &pg.Node{}
 	}
 	n := d.frequent()
 	if n == nil {
-		n = &pg.Node{}
+		n = d.boxes.others.next()
 		if !d.table(n) && !d.expression(n) && !d.statement(n) {
 			d.fail()
 		}

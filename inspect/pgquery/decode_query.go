@@ -141,7 +141,7 @@ func (d *decoder) inferClause() *pg.InferClause {
 		case "whereClause":
 			v.WhereClause = d.node()
 		case "conname":
-			v.Conname = d.string()
+			v.Conname = d.word()
 		case "location":
 			v.Location = d.int()
 		default:
@@ -157,7 +157,7 @@ func (d *decoder) indexElem() *pg.IndexElem {
 	for d.object(); d.field(); {
 		switch d.name {
 		case "name":
-			v.Name = d.string()
+			v.Name = d.word()
 		case "expr":
 			v.Expr = d.node()
 		case "collation":
@@ -282,7 +282,7 @@ func (d *decoder) commonTableExpr() *pg.CommonTableExpr {
 	for d.object(); d.field(); {
 		switch d.name {
 		case "ctename":
-			v.Ctename = d.string()
+			v.Ctename = d.word()
 		case "aliascolnames":
 			v.Aliascolnames = d.nodes()
 		case "ctematerialized":
@@ -299,19 +299,19 @@ func (d *decoder) commonTableExpr() *pg.CommonTableExpr {
 }
 
 func (d *decoder) rangeVar() *pg.RangeVar {
-	v := &pg.RangeVar{}
+	v := d.boxes.tables.next()
 	for d.object(); d.field(); {
 		switch d.name {
 		case "catalogname":
-			v.Catalogname = d.string()
+			v.Catalogname = d.word()
 		case "schemaname":
-			v.Schemaname = d.string()
+			v.Schemaname = d.word()
 		case "relname":
-			v.Relname = d.string()
+			v.Relname = d.word()
 		case "inh":
 			v.Inh = d.bool()
 		case "relpersistence":
-			v.Relpersistence = d.string()
+			v.Relpersistence = d.word()
 		case "alias":
 			v.Alias = d.alias()
 		case "location":
@@ -324,11 +324,11 @@ func (d *decoder) rangeVar() *pg.RangeVar {
 }
 
 func (d *decoder) alias() *pg.Alias {
-	v := &pg.Alias{}
+	v := d.boxes.aliases.next()
 	for d.object(); d.field(); {
 		switch d.name {
 		case "aliasname":
-			v.Aliasname = d.string()
+			v.Aliasname = d.word()
 		case "colnames":
 			v.Colnames = d.nodes()
 		default:
@@ -404,7 +404,7 @@ func (d *decoder) rangeFunction() *pg.RangeFunction {
 }
 
 func (d *decoder) sortBy() *pg.SortBy {
-	v := &pg.SortBy{}
+	v := d.boxes.sorts.next()
 	for d.object(); d.field(); {
 		switch d.name {
 		case "node":
@@ -429,9 +429,9 @@ func (d *decoder) windowDef() *pg.WindowDef {
 	for d.object(); d.field(); {
 		switch d.name {
 		case "name":
-			v.Name = d.string()
+			v.Name = d.word()
 		case "refname":
-			v.Refname = d.string()
+			v.Refname = d.word()
 		case "partitionClause":
 			v.PartitionClause = d.nodes()
 		case "orderClause":
