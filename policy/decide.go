@@ -29,6 +29,7 @@ func (s *Snapshot) Decide(r *Request) Decision {
 	e := evaluation{
 		p: s.Policy, sub: r.Subject, obligations: o,
 		observing: s.find(ObserveMode, r.Subject, r.Now) != nil,
+		lists:     s.Policy.index.about(r.Subject),
 	}
 	e.batch(r.Batch)
 	return e.decision()
@@ -42,6 +43,7 @@ type evaluation struct {
 	p         *Policy
 	sub       *Subject
 	observing bool // observe mode: no rule is acted on
+	lists     ruleLists
 
 	strongest   action
 	rule        string
@@ -114,9 +116,9 @@ func (e *evaluation) statement(s *inspect.Statement) bool {
 // acted on decided.
 func (e *evaluation) relation(s *inspect.Statement, rel *inspect.Relation) bool {
 	enforced, watched := none, none
-	lists := e.p.index.lists(s.Class, rel, e.sub)
-	for l := range lists {
-		for _, i := range lists[l] {
+	e.p.index.lists(&e.lists, s.Class, rel)
+	for l := range e.lists {
+		for _, i := range e.lists[l] {
 			r := &e.p.rules[i]
 			if !r.matches(s, rel, e.sub) {
 				continue
@@ -243,7 +245,8 @@ func (e *evaluation) paceAtBegin(s *inspect.Statement) {
 	if !beginsTransaction(s) || e.observing {
 		return
 	}
-	lists := e.p.atBegin.lists(s.Class, nil, e.sub)
+	lists := e.p.atBegin.about(e.sub)
+	e.p.atBegin.lists(&lists, s.Class, nil)
 	for l := range lists {
 		for _, i := range lists[l] {
 			if r := &e.p.rules[i]; r.enforce && r.subject.matches(e.sub) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -258,13 +259,19 @@ func TestTheIndexFindsWhatAskingEveryRuleFinds(t *testing.T) {
   - {name: by-database, match: {databases: [prod, test], tables: [x]}, action: allow}
   - {name: by-pattern, match: {users: [b*], kinds: [begin]}, action: refuse}
   - {name: by-prefix, match: {tables: [acc*]}, action: allow}
+  - {name: by-longer-prefix, match: {tables: [account_*, res_partner]}, action: allow}
+  - {name: by-whole-prefix, match: {tables: ["account_move*", "s*"], users: [alice, bob]}, action: allow}
+  - {name: by-any, match: {tables: ["r*", "a*"], apps: [odoo]}, action: allow}
+  - {name: by-table-and-user, match: {tables: [account_move], users: [bob]}, action: allow}
+  - {name: by-table-and-app, match: {tables: [account_move], apps: [psql], databases: [prod]}, action: allow}
 `)
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 5000 {
 		r := randomRequest(random)
 		for _, part := range partsOf(r.Batch) {
 			var indexed, all []int
-			lists := p.index.lists(part.s.Class, part.rel, r.Subject)
+			lists := p.index.about(r.Subject)
+			p.index.lists(&lists, part.s.Class, part.rel)
 			for l := range lists {
 				for _, i := range lists[l] {
 					if p.rules[i].matches(part.s, part.rel, r.Subject) {
@@ -283,6 +290,38 @@ func TestTheIndexFindsWhatAskingEveryRuleFinds(t *testing.T) {
 			slices.Sort(indexed)
 			if !slices.Equal(indexed, all) {
 				t.Fatalf("the index finds %v of %v for %+v", indexed, all, part.s)
+			}
+		}
+	}
+}
+
+// TestPatternsThatANameMeets compares the index of patterns with asking each.
+func TestPatternsThatANameMeets(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	word := func() string {
+		b := make([]byte, 1+random.IntN(4))
+		for i := range b {
+			b[i] = "ab_"[random.IntN(3)]
+		}
+		return string(b)
+	}
+	for range 500 {
+		byPattern := map[string][]int{}
+		for i := range random.IntN(12) {
+			list(byPattern, []string{word(), word()}, i)
+		}
+		x := newPatternIndex(byPattern)
+		for range 20 {
+			name := word()
+			want := map[int]bool{}
+			for pattern, rules := range byPattern {
+				for _, i := range rules {
+					want[i] = want[i] || strings.HasPrefix(name, pattern)
+				}
+			}
+			maps.DeleteFunc(want, func(_ int, meets bool) bool { return !meets })
+			if got := x.find(name); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+				t.Fatalf("%q meets %v of %v", name, got, byPattern)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -53,4 +54,55 @@ func BenchmarkInspectAndDecide(b *testing.B) {
 			s.Decide(r)
 		}
 	})
+}
+
+// manyRules is the default policy with n rules more, as a big installation might
+// have them: by table, table pattern, user, application and kind. The last one
+// is about the statement.
+func manyRules(b *testing.B, n int) *policy.Policy {
+	b.Helper()
+	text, err := policy.DefaultYAML("odoo")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range n - 1 {
+		match := []string{
+			"{tables: [x_table_%[1]d], kinds: [update, delete], bound: [none]}", "{tables: [x_other_%[1]d, y_other_%[1]d], classes: [read]}",
+			"{users: [user_%[1]d], classes: [write]}", "{apps: [app_%[1]d], kinds: [delete]}",
+			"{tables: [x_table_%[1]d], users: [user_%[1]d]}", "{tables: [x_own_%[1]d_*], classes: [write]}",
+			"{users: [user_%[1]d], tables: [account_move]}", "{databases: [test_%[1]d], kinds: [truncate]}",
+		}[i%8]
+		text += fmt.Sprintf("\n  - {name: more-%d, match: "+match+", action: refuse}", i)
+	}
+	text += "\n  - {name: last, match: {tables: [account_move_line], classes: [read, write]}, action: allow}\n"
+	p, err := policy.Parse([]byte(text), "many.yaml")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+// BenchmarkRules is what a statement costs whose shape is known, with one rule
+// more than the default policy has, and with a thousand.
+func BenchmarkRules(b *testing.B) {
+	lexing := inspect.LexingFor("on", "UTF8")
+	i := inspect.NewInspector(inspect.DefaultLimits(), pgquery.Parse, prometheus.NewRegistry())
+	who := &policy.Subject{User: "odoo", Database: "prod", Application: "odoo-1", Address: "10.1.2.3", Tags: []string{"worker"}}
+	for _, n := range []int{1, 1000} {
+		s := &policy.Snapshot{Policy: manyRules(b, n)}
+		for name, text := range map[string]string{
+			"read": orm, "short": "SELECT id FROM res_partner WHERE id = 5", "write": "UPDATE account_move_line SET name = 'x' WHERE id IN (5)", "begin": "BEGIN",
+		} {
+			text := []byte(text)
+			i.Inspect(b.Context(), text, lexing)
+			b.Run(fmt.Sprintf("%s/rules=%d", name, n), func(b *testing.B) {
+				r := &policy.Request{Subject: who, Tx: policy.TxIdle, Now: time.Unix(1, 0)}
+				b.ReportAllocs()
+				for b.Loop() {
+					r.Batch = i.Lookup(text, lexing)
+					s.Decide(r)
+				}
+			})
+		}
+	}
 }
