@@ -290,6 +290,7 @@ func bounds() []bound {
 		{"`engine: poll`: what is read at once for all sessions of a loop", "256 KiB from a server, 64 KiB from a client", "what cannot be passed on is kept, and that side is not read until it is", "`lockkeeper_collected_bytes` beyond 16 KiB of a client"},
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001); one too long to be collected ends its session", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
+		{"a text that is kept for its fingerprint until somebody asks for that", size(inspect.MaxLateText), "it is made when the text is parsed", ""},
 		{"what the parser takes, however long", pgquery.Bounds(), "the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.catalog_databases`", strconv.Itoa(l.CatalogDatabases), "statements in more databases are judged by the names in their text", "`lockkeeper_catalog_databases`, `lockkeeper_catalog_limit_total`"},
 		{"`limits.catalog_relations`", strconv.Itoa(l.CatalogRelations), "the catalog of a database with more is not kept, and its statements are judged by the names in their text", "`lockkeeper_catalog_relations`, `lockkeeper_catalog_looks_total`"},
