@@ -182,6 +182,7 @@ func matters(mark lex.Mark, reading Reading) Reading {
 		if reading > ReadCount {
 			return ReadValue
 		}
+	case lex.MarkDrawn: // nobody reads it
 	}
 	return reading
 }
