@@ -120,10 +120,13 @@ func (c *core) conclude() {
 
 // news hands the counts to the sink and returns the entries for it.
 func (c *core) news() []journal.Entry {
+	if c.s.Resting() {
+		return nil
+	}
 	c.cfg.Sink.Count(&c.s.Counts)
-	c.s.Counts = session.Counts{}
 	entries := c.s.Entries
-	c.s.Entries = nil
+	c.s.Counts, c.s.Entries = session.Counts{}, nil
+	c.s.Rest()
 	return entries
 }
 

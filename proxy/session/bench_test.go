@@ -83,10 +83,17 @@ func exchanges() map[string]exchange {
 func around(s *Session, x exchange, segments [][]byte) [][]byte {
 	s.FromClient(x.client)
 	segments = s.ToServer.Take(segments)
+	taken(s)
 	s.FromServer(x.server)
 	segments = s.ToClient.Take(segments)
-	s.Counts = Counts{}
+	taken(s)
 	return segments
+}
+
+// taken is what an engine does after every event.
+func taken(s *Session) {
+	s.Counts, s.Entries = Counts{}, nil
+	s.Rest()
 }
 
 func TestRelayAllocatesNothing(t *testing.T) {
@@ -96,6 +103,9 @@ func TestRelayAllocatesNothing(t *testing.T) {
 		segments = around(s, x, segments)
 		if n := testing.AllocsPerRun(100, func() { segments = around(s, x, segments) }); n != 0 && !raceEnabled {
 			t.Errorf("%s: %v allocations for an exchange", name, n)
+		}
+		if !s.Resting() {
+			t.Errorf("%s: the session does not rest behind the exchange", name)
 		}
 		if len(segments) != 1 {
 			t.Errorf("%s: %d writes for one run of messages", name, len(segments))

@@ -202,6 +202,7 @@ func (r *run) fromClient() {
 		r.inspecting = nil
 	}
 	r.taken += r.s.FromClient(bytes.Clone(r.client[r.taken:r.offered]))
+	taken(r.s)
 	if text, _ := r.s.Ask(); text != nil {
 		r.inspecting = bytes.Clone(text)
 	}
@@ -210,6 +211,7 @@ func (r *run) fromClient() {
 
 func (r *run) fromServer() {
 	r.heard += r.s.FromServer(bytes.Clone(r.server.out[r.heard:r.delivered]))
+	taken(r.s)
 	r.collect()
 }
 

@@ -18,6 +18,7 @@ const maxLook = 1 << 20
 // before, and returns how many it took. Taken bytes may be aliased by ToClient.
 // It stops early only where it needs more bytes (ServerNeed).
 func (s *Session) FromServer(b []byte) (n int) {
+	s.wake()
 	s.clock.hearing = true
 	n = s.hearServer(b)
 	s.clock = clock{}
@@ -416,6 +417,7 @@ func (s *Session) closeTransaction(outcome string) {
 // not answered has an unknown end; a transaction that waited for its client is
 // rolled back.
 func (s *Session) Lost() {
+	s.wake()
 	s.letGo()
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {

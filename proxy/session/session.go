@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"lockkeeper/inspect"
-	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy/wire"
 )
@@ -60,6 +59,7 @@ type Catalog interface {
 // ToClient and told by its accessors. It is not safe for concurrent use.
 type Session struct {
 	ToServer, ToClient wire.Out
+	*scratch
 
 	host Host
 	cfg  Config
@@ -87,13 +87,11 @@ type Session struct {
 	utf8      bool // client_encoding is UTF8: positions count runes
 	behaviour []string
 
-	decision policy.Decision // about the message at hand; here so that it is not allocated
-	answers  []string        // first columns of rows that we asked for
-	awaiting int             // replies of ours that the client's message waits for
-	names    uint64          // statements of ours, for their names
-	ran      uint64          // the reply of the client's youngest Query, Execute or FunctionCall
-	leftover []string        // statements of ours whose Close was skipped
-	settings *restoring      // session settings of ours to put back
+	awaiting int        // replies of ours that the client's message waits for
+	names    uint64     // statements of ours, for their names
+	ran      uint64     // the reply of the client's youngest Query, Execute or FunctionCall
+	leftover []string   // statements of ours whose Close was skipped
+	settings *restoring // session settings of ours to put back
 
 	overdue    *policy.Refusal // what the server runs is being cancelled, and this is why
 	cancelling int             // cancel requests of ours that are under way
@@ -104,10 +102,6 @@ type Session struct {
 	stateSince  time.Time
 	heldBy      string
 	holding     bool // a place for held sessions is taken
-
-	// Counts and Entries are taken by the engine after every event.
-	Counts  Counts
-	Entries []journal.Entry
 
 	closing string // why the session ends; "" while it lives
 	deaf    bool   // nothing from the client is read any more
@@ -238,6 +232,7 @@ type HoldCount struct {
 // to the server.
 func New(cfg Config, host Host) *Session {
 	s := &Session{host: host, cfg: cfg, stateSince: host.Now()}
+	s.wake()
 	s.work.asked = s.stateSince
 	s.tx.status = policy.TxIdle
 	s.retag(cfg.Subject.Application)
