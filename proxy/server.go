@@ -258,12 +258,20 @@ func (s *Server) Serve() error {
 	listeners := slices.Clone(s.listeners)
 	s.mu.Unlock()
 	stop := make(chan struct{})
-	pruned, swept, counted, watched := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	pruned, swept, counted, watched, given := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go s.pruneLoop(stop, pruned)
 	go s.sweepLoop(stop, swept)
 	go s.statsLoop(stop, counted)
 	go s.watchLoop(stop, watched)
-	defer func() { close(stop); <-pruned; <-swept; <-counted; <-watched }()
+	go s.giveBackLoop(stop, given)
+	defer func() {
+		close(stop)
+		<-pruned
+		<-swept
+		<-counted
+		<-watched
+		<-given
+	}()
 	ends := make(chan error, len(listeners))
 	s.acceptors.Add(len(listeners))
 	for _, l := range listeners {

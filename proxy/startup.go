@@ -326,7 +326,6 @@ func (c *conn) connect(h *hello, target *Target) error {
 		Catalog:        c.names.known(),
 		Subject:        policy.Subject{User: c.user, Database: c.database, Application: shared(h.startup.Get("application_name")), Address: at.client},
 		Replication:    at.replication != "",
-		ServerTLS:      server.tls,
 		StatementBytes: s.cfg.Limits.StatementBytes,
 	}, host{s})
 	if err := h.conn.SetReadDeadline(time.Time{}); err != nil {

@@ -57,11 +57,21 @@ func runningLoop(t *testing.T) *loop {
 	return l
 }
 
-// pausedPair is a pair with a login on its way and no budget.
-func pausedPair(l *loop, client, server int) *polled {
-	cfg := &Config{Sink: pausing{}, Now: pausing{}.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
-	s := session.New(session.Config{ID: 1, Subject: policy.Subject{User: "u", Database: "d"}, StatementBytes: 1 << 20}, pausing{})
-	return newPolled(cfg, l, client, server, s, []byte("R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"))
+// pausedPair is a pair whose statements are held.
+func pausedPair(l *loop, client, server int) *polled { return pairUnder(pausing{}, l, client, server) }
+
+// greeting is what the server says when it has accepted a login.
+const greeting = "R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I"
+
+// pairUnder is a pair with a login on its way and no budget.
+func pairUnder(around interface {
+	session.Host
+	Sink
+}, l *loop, client, server int,
+) *polled {
+	cfg := &Config{Sink: around, Now: around.Now, Budget: NewBudget(0), HeldBytes: 64 << 10}
+	s := session.New(session.Config{ID: 1, Subject: policy.Subject{User: "u", Database: "d"}, StatementBytes: 1 << 20}, around)
+	return newPolled(cfg, l, client, server, s, []byte(greeting))
 }
 
 func sockets(t *testing.T) (ours, theirs int) {

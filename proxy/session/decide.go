@@ -218,7 +218,7 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 // entry begins a journal entry about a batch.
 func (s *Session) entry(kind journal.Kind, b *inspect.Batch) journal.Entry {
 	e := journal.Entry{
-		Time: s.now(), Kind: kind, Session: s.cfg.ID, ServerPID: s.pid,
+		Time: s.now(), Kind: kind, Session: s.id, ServerPID: s.pid,
 		User: s.sub.User, Database: s.sub.Database, Application: s.sub.Application, Address: s.sub.Address,
 		Transaction: s.transactionID(),
 	}
@@ -267,8 +267,8 @@ func tables(st *inspect.Statement) []string {
 // tables out, pg_basebackup sends BASE_BACKUP. Sources: odoo/addons/base/models/ir_cron.py,
 // odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
 func (s *Session) observe(b *inspect.Batch) {
-	if s.cfg.Catalog != nil {
-		s.cfg.Catalog.Ran(b)
+	if s.catalog != nil {
+		s.catalog.Ran(b)
 	}
 	for i := range b.Statements {
 		st := &b.Statements[i]

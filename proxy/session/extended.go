@@ -9,7 +9,7 @@ import (
 // parse handles Parse: the text is inspected and decided here, and again when
 // it is executed. Source: manual, 55.2.3 "Extended Query".
 func (s *Session) parse(m []byte, size int) action {
-	if len(m) < size && size <= s.cfg.StatementBytes && !s.head.noRoom {
+	if len(m) < size && size <= s.statementBytes && !s.head.noRoom {
 		return s.needMore(size)
 	}
 	name, rest, ok := wire.CString(m[wire.HeaderLen:])

@@ -14,7 +14,7 @@ func (s *Session) facts(text []byte, whole bool) (*inspect.Batch, action) {
 	if s.head.batch != nil {
 		return s.head.batch, forward
 	}
-	if s.cfg.Replication {
+	if s.replication {
 		if b := replicationCommand(text); b != nil {
 			return b, forward
 		}
@@ -91,8 +91,8 @@ func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
 		}
 		b = s.executed(b)
 	}
-	if s.cfg.Catalog != nil {
-		b = s.cfg.Catalog.Resolve(b)
+	if s.catalog != nil {
+		b = s.catalog.Resolve(b)
 	}
 	return b, forward
 }

@@ -11,7 +11,7 @@ import (
 // query handles a Query: one text of any number of statements, one implicit
 // transaction where none is open. Source: manual, 55.2.2 "Simple Query".
 func (s *Session) query(m []byte, size int) action {
-	if len(m) < size && size <= s.cfg.StatementBytes && !s.head.noRoom {
+	if len(m) < size && size <= s.statementBytes && !s.head.noRoom {
 		return s.needMore(size)
 	}
 	if s.head.failure != nil { // something of ours before it failed, and the client has the error

@@ -15,6 +15,8 @@ type scratch struct {
 	Counts  Counts
 	Entries []journal.Entry
 
+	head     head            // the client's message being worked on
+	clock    clock
 	replies  []reply         // the ring of Outstanding
 	decision policy.Decision // about the message at hand; here so that it is not allocated
 	answers  []string        // first columns of rows that we asked for
@@ -42,15 +44,15 @@ func (s *Session) Resting() bool { return s.scratch == nil }
 // Rest gives back what an idle session does not need, if it is one. Counts and
 // Entries must have been taken.
 func (s *Session) Rest() {
-	x, h := s.scratch, &s.head
-	if x == nil || s.out.Len() > 0 || h.wait != waitNothing || h.stage != stageNew || h.batch != nil || s.awaiting > 0 {
+	x := s.scratch
+	if x == nil || s.out.Len() > 0 || s.awaiting > 0 || !x.head.fresh() {
 		return
 	}
 	if x.replies = s.out.ring; len(x.replies) > spareReplies {
 		x.replies = nil
 	}
 	clear(x.answers)
-	x.answers, x.decision = x.answers[:0], policy.Decision{}
+	x.answers, x.decision, x.head = x.answers[:0], policy.Decision{}, head{}
 	s.scratch, s.out.ring = nil, nil
 	spares.Put(x)
 }

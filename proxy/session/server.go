@@ -3,6 +3,7 @@ package session
 import (
 	"encoding/binary"
 	"strings"
+	"unique"
 
 	"lockkeeper/inspect"
 	"lockkeeper/internal/journal"
@@ -473,8 +474,8 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	s.out.pop()
 	if s.out.Len() == 0 {
 		s.stateSince = now
-		if status == policy.TxIdle && s.cfg.Catalog != nil {
-			s.cfg.Catalog.Ended()
+		if status == policy.TxIdle && s.catalog != nil {
+			s.catalog.Ended()
 		}
 	}
 	if act == forward {
@@ -703,11 +704,11 @@ func (s *Session) parameterStatus(body []byte) {
 		}
 	case "standard_conforming_strings":
 		s.tx.lexing = true
-		s.scs = string(value)
+		s.scs = unique.Make(string(value)).Value() // most sessions have the same
 		s.lexing = inspect.LexingFor(s.scs, s.enc)
 	case "client_encoding":
 		s.tx.lexing = true
-		s.enc = string(value)
+		s.enc = unique.Make(string(value)).Value()
 		s.utf8 = s.enc == "UTF8"
 		s.lexing = inspect.LexingFor(s.scs, s.enc)
 	}

@@ -38,8 +38,7 @@ type Config struct {
 	ID             uint64
 	Subject        policy.Subject // without tags; Application as the startup packet has it
 	Replication    bool           // a replication connection: its commands have a grammar of their own
-	ServerTLS      bool
-	StatementBytes int // the longest text that is collected to be inspected
+	StatementBytes int            // the longest text that is collected to be inspected
 	Catalog        Catalog
 }
 
@@ -61,20 +60,21 @@ type Session struct {
 	ToServer, ToClient wire.Out
 	*scratch
 
-	host Host
-	cfg  Config
-	sub  *policy.Subject // replaced, never changed, when application or tags do
+	id             uint64
+	host           Host
+	catalog        Catalog
+	statementBytes int
+	replication    bool
+	sub            *policy.Subject // replaced, never changed, when application or tags do
 
-	out   Outstanding
-	prep  Prepared
-	head  head    // the client's message being worked on
-	seg   segment // what was sent since the last Sync
-	tx    transaction
-	work  working
-	clock clock
-	auth  authentication
-	dir   [2]stream      // client, server
-	long  *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
+	out  Outstanding
+	prep Prepared
+	seg  segment // what was sent since the last Sync
+	tx   transaction
+	work working
+	auth authentication
+	dir  [2]stream      // client, server
+	long *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
 
 	copyIn   bool            // the server reads COPY data
 	copyFail *policy.Refusal // CopyFail was sent in place of CopyDone
@@ -124,6 +124,13 @@ type head struct {
 	paced   bool            // throttles were passed
 	failure *policy.Refusal // something of ours that it waited for failed, with this
 	noRoom  bool            // the text is not collected any further
+}
+
+// fresh reports whether nothing is known of a message: none is at hand, or
+// nothing but its length was looked at.
+func (h *head) fresh() bool {
+	return h.wait == waitNothing && h.asked == nil && h.batch == nil && h.long == nil && h.stage == stageNew && h.began.IsZero() &&
+		h.refusal == nil && !h.flushed && h.failure == nil && !h.noRoom
 }
 
 // wait is what the client's message waits for.
@@ -231,7 +238,10 @@ type HoldCount struct {
 // New returns the session for a connection whose StartupMessage is on its way
 // to the server.
 func New(cfg Config, host Host) *Session {
-	s := &Session{host: host, cfg: cfg, stateSince: host.Now()}
+	s := &Session{
+		id: cfg.ID, host: host, catalog: cfg.Catalog, statementBytes: cfg.StatementBytes, replication: cfg.Replication,
+		sub: &cfg.Subject, stateSince: host.Now(),
+	}
 	s.wake()
 	s.work.asked = s.stateSince
 	s.tx.status = policy.TxIdle
@@ -242,19 +252,18 @@ func New(cfg Config, host Host) *Session {
 
 // retag makes a new subject for a new application name or behaviour.
 func (s *Session) retag(application string) {
-	sub := s.cfg.Subject
-	sub.Application = application
-	sub.Tags = nil
+	sub := *s.sub
+	sub.Application, sub.Tags = application, nil
 	if snap := s.host.Snapshot(); snap != nil && snap.Policy != nil {
 		sub.Tags = snap.Policy.Tags(&sub)
 	}
-	if s.cfg.Replication {
+	if s.replication {
 		sub.Tags = addTag(sub.Tags, "replication")
 	}
 	for _, b := range s.behaviour {
 		sub.Tags = addTag(sub.Tags, b)
 	}
-	moved := s.sub != nil && (s.sub.Application != sub.Application || !slices.Equal(s.sub.Tags, sub.Tags))
+	moved := s.sub.Application != sub.Application || !slices.Equal(s.sub.Tags, sub.Tags)
 	if moved && !s.tx.armed && !s.seg.armed {
 		s.tx.epoch = 0 // what is open began as somebody else's
 	}
@@ -292,11 +301,16 @@ func (s *Session) Closing() string { return s.closing }
 
 // Ask returns a text that has to be inspected before the client can be heard
 // again; nil when there is none. It aliases the client's buffer.
-func (s *Session) Ask() ([]byte, inspect.Lexing) { return s.head.asked, s.head.lexing }
+func (s *Session) Ask() ([]byte, inspect.Lexing) {
+	if s.Resting() {
+		return nil, inspect.Lexing{}
+	}
+	return s.head.asked, s.head.lexing
+}
 
 // Inspected is the answer to Ask. The engine offers the client's bytes again.
 func (s *Session) Inspected(b *inspect.Batch) {
-	if s.head.wait == waitInspection {
+	if s.waits() == waitInspection {
 		s.head.batch, s.head.asked, s.head.wait = b, nil, waitNothing
 	}
 }
@@ -310,21 +324,35 @@ func (s *Session) ServerNeed() int { return s.dir[fromServer].need }
 
 // NoRoom tells that the bytes ClientNeed asks for cannot be kept: the message
 // is decided by what is at hand.
-func (s *Session) NoRoom() { s.head.noRoom = true }
+func (s *Session) NoRoom() {
+	s.wake()
+	s.head.noRoom = true
+}
 
 // Held reports whether the client's message is held, by what and until when.
 func (s *Session) Held() (by string, until time.Time, held bool) {
-	return s.heldBy, s.head.until, s.head.wait == waitHold
+	if s.waits() != waitHold {
+		return "", time.Time{}, false
+	}
+	return s.heldBy, s.head.until, true
+}
+
+// waits returns what the client's message waits for.
+func (s *Session) waits() wait {
+	if s.Resting() {
+		return waitNothing
+	}
+	return s.head.wait
 }
 
 // WaitsForReplies reports whether the client's message goes on when the server
 // has answered.
-func (s *Session) WaitsForReplies() bool { return s.head.wait == waitReplies }
+func (s *Session) WaitsForReplies() bool { return s.waits() == waitReplies }
 
 // Resume lets a held message look again: its time is up or the containments
 // have changed.
 func (s *Session) Resume() {
-	if s.head.wait == waitHold {
+	if s.waits() == waitHold {
 		s.head.wait = waitNothing
 	}
 }
@@ -332,7 +360,7 @@ func (s *Session) Resume() {
 // Cancel ends a hold: the held statement fails as one that was cancelled. It
 // reports whether there was one; otherwise the cancel is the server's.
 func (s *Session) Cancel(r *policy.Refusal) bool {
-	if s.head.wait != waitHold {
+	if s.waits() != waitHold {
 		return false
 	}
 	s.head.refusal, s.head.rule, s.head.wait = r, "cancel", waitNothing
@@ -499,7 +527,7 @@ func (s *Session) State() State {
 		st.Statement = string(s.statement.Kind)
 		st.Replicating = s.statement.Kind == kindReplication || s.statement.Kind == kindBaseBackup
 	}
-	if s.head.wait == waitHold {
+	if s.waits() == waitHold {
 		st.HeldBy = s.heldBy
 	}
 	if s.tx.status != policy.TxIdle {
@@ -512,7 +540,7 @@ func (s *Session) stateName() string {
 	switch {
 	case !s.auth.done:
 		return "login"
-	case s.head.wait == waitHold:
+	case s.waits() == waitHold:
 		return "held"
 	case s.out.Len() > 0 || s.seg.open:
 		return "active"
@@ -527,7 +555,7 @@ func (s *Session) stateName() string {
 
 // transactionID names the current transaction in the journal.
 func (s *Session) transactionID() string {
-	return strconv.FormatUint(s.cfg.ID, 10) + "." + strconv.FormatUint(s.tx.number, 10)
+	return strconv.FormatUint(s.id, 10) + "." + strconv.FormatUint(s.tx.number, 10)
 }
 
 // Fail ends the session with an error that the client can read, unless a

@@ -33,10 +33,10 @@ type clock struct {
 
 // now returns the time.
 func (s *Session) now() time.Time {
-	c := &s.clock
-	if !c.hearing {
+	if s.scratch == nil || !s.clock.hearing {
 		return s.host.Now()
 	}
+	c := &s.clock
 	if c.read.IsZero() {
 		c.read = s.host.Now()
 	}
