@@ -494,14 +494,20 @@ func (s *Server) closeSessions() {
 
 // all returns the sessions there are, oldest first.
 func (s *Server) all() []*conn {
-	s.mu.Lock()
-	out := make([]*conn, 0, len(s.sessions))
-	for _, c := range s.sessions {
-		out = append(out, c)
-	}
-	s.mu.Unlock()
+	out := s.appendAll(nil)
 	slices.SortFunc(out, func(a, b *conn) int { return int(a.id) - int(b.id) }) // ids grow by one
 	return out
+}
+
+// appendAll appends the sessions there are, in no order.
+func (s *Server) appendAll(to []*conn) []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	to = slices.Grow(to, len(s.sessions))
+	for _, c := range s.sessions {
+		to = append(to, c)
+	}
+	return to
 }
 
 // Reload reads certificate, key and authority of the client side again, and

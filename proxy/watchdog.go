@@ -35,6 +35,7 @@ const (
 type watchdog struct {
 	s     *Server
 	looks sync.WaitGroup // those under way, one for each post at most
+	seen  []*conn        // room for the sessions that one look goes through
 	mu    sync.Mutex     // guards what follows
 	posts map[postKey]*post
 }
@@ -85,16 +86,21 @@ func (w *watchdog) look() {
 }
 
 // suspects returns the sessions that may have waited for a lock for too long,
-// by where their server processes are.
+// by where their server processes are. It allocates nothing for the others: it
+// looks at all of them twice a second.
 func (w *watchdog) suspects(now time.Time) map[postKey][]suspect {
 	shortest := w.s.deps.Decider.Current().ShortestLockLimit()
 	if shortest == 0 {
 		return nil
 	}
+	w.seen = w.s.appendAll(w.seen[:0])
+	defer clear(w.seen)
 	var out map[postKey][]suspect
-	for _, c := range w.s.all() {
-		one := suspect{conn: c}
-		c.pair.Do(func(x *session.Session) { one.Running, one.sub = x.Running(), x.Subject() })
+	var one suspect
+	ask := func(x *session.Session) { one.Running, one.sub = x.Running(), x.Subject() }
+	for _, c := range w.seen {
+		one.conn = c
+		c.pair.Do(ask)
 		if one.PID == 0 || one.Since.IsZero() || now.Sub(one.Since) < shortest {
 			continue
 		}
