@@ -15,7 +15,7 @@ type scratch struct {
 	Counts  Counts
 	Entries []journal.Entry
 
-	head     head            // the client's message being worked on
+	head     head // the client's message being worked on
 	clock    clock
 	replies  []reply         // the ring of Outstanding
 	decision policy.Decision // about the message at hand; here so that it is not allocated
