@@ -228,13 +228,10 @@ func (l *loop) await(timeout uintptr, keep bool) int {
 	} else {
 		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
 	}
-	switch errno {
-	case 0:
-		return int(n) //nolint:gosec // no more than loopEvents
-	case unix.EINTR:
-		return 0
+	if errno != 0 && errno != unix.EINTR {
+		panic("epoll_wait: " + errno.Error()) // only a descriptor of ours that is not ours any more
 	}
-	panic("epoll_wait: " + errno.Error()) // only a descriptor of ours that is not ours any more
+	return taken(n, errno)
 }
 
 // watch changes what the loop watches a descriptor for. The kernel may have no
