@@ -30,20 +30,20 @@ var errNotNow = errors.New("the socket is not ready")
 // wait (a parse, a full journal) is done aside, by a goroutine that comes back.
 type polled struct {
 	core
-	loop   *loop
-	number int32 // in the loop
+	loop *loop
 
 	client  half
 	server  half
-	starved bool // the budget had no more for the client's buffer; nothing is read until the session has taken something
-	aside   bool // something slow comes before whatever is to be written
-	shut    bool // the server knows that the client has ended
-	leaving bool // the pair ends when the client has everything
+	number  int32 // in the loop
+	starved bool  // the budget had no more for the client's buffer; nothing is read until the session has taken something
+	aside   bool  // something slow comes before whatever is to be written
+	shut    bool  // the server knows that the client has ended
+	leaving bool  // the pair ends when the client has everything
 }
 
 // half is one connection of a pair. An idle one has no buffers.
 type half struct {
-	fd      int
+	fd      int32    // as epoll has it
 	watched uint32   // what the loop watches it for
 	in      []byte   // read; from start on not taken yet
 	start   int      // moved to the front only when nothing that is to be written aliases in
@@ -59,7 +59,7 @@ func (h *half) rest() []byte { return h.in[h.start:] }
 func newPolled(cfg *Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
 	p := &polled{core: core{cfg: cfg, s: s}, loop: l}
 	p.goOn = p.resume
-	p.client.fd, p.server.fd = client, server
+	p.client.fd, p.server.fd = int32(client), int32(server) //nolint:gosec // descriptors
 	p.server.in = pending
 	p.number = l.enter(p) // here, for others may act on it before Begin
 	return p
@@ -117,7 +117,7 @@ func (p *polled) close() {
 	p.finish()
 	for s, h := range map[side]*half{clientSide: &p.client, serverSide: &p.server} {
 		p.watch(h, s, 0)
-		_ = unix.Close(h.fd) // nothing is left to be told
+		_ = unix.Close(int(h.fd)) // nothing is left to be told
 		h.in, h.out, h.start = nil, nil, 0
 	}
 	p.loop.leave(p.number)
@@ -325,7 +325,7 @@ func (p *polled) tellServer() {
 		return
 	}
 	p.shut = true
-	if unix.Shutdown(p.server.fd, unix.SHUT_WR) != nil {
+	if unix.Shutdown(int(p.server.fd), unix.SHUT_WR) != nil {
 		p.leaving = true // it is gone itself
 	}
 }
@@ -610,7 +610,7 @@ func (p *polled) isCaughtUp() bool {
 	if p.s.Owes() {
 		return true
 	}
-	waiting, err := unix.IoctlGetInt(p.client.fd, unix.TIOCINQ)
+	waiting, err := unix.IoctlGetInt(int(p.client.fd), unix.TIOCINQ)
 	return !p.asking && !p.aside && (err != nil || waiting == 0)
 }
 

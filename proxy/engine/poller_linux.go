@@ -237,7 +237,7 @@ func (l *loop) await(timeout uintptr, keep bool) int {
 // watch changes what the loop watches a descriptor for. The kernel may have no
 // room for one more; any other error would mean that the descriptor is not ours.
 // Source: epoll_ctl(2), ENOSPC; epoll(7), max_user_watches.
-func (l *loop) watch(fd int, number int32, s side, before, after uint32) error {
+func (l *loop) watch(fd int32, number int32, s side, before, after uint32) error {
 	op := unix.EPOLL_CTL_MOD
 	switch {
 	case before == 0:
@@ -245,7 +245,7 @@ func (l *loop) watch(fd int, number int32, s side, before, after uint32) error {
 	case after == 0:
 		op = unix.EPOLL_CTL_DEL
 	}
-	err := unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: after, Fd: number, Pad: int32(s)})
+	err := unix.EpollCtl(l.epoll, op, int(fd), &unix.EpollEvent{Events: after, Fd: number, Pad: int32(s)})
 	switch {
 	case err == nil || errors.Is(err, unix.EBADF): // EBADF: the loop has ended
 		return nil

@@ -13,7 +13,7 @@ const maxSegments = 64
 
 // receive reads what a socket has now; 0 is its end. The raw call is not
 // announced to Go's scheduler: it never waits. Source: recv(2), MSG_DONTWAIT.
-func receive(fd int, buf []byte) (int, error) {
+func receive(fd int32, buf []byte) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), unix.MSG_DONTWAIT, 0, 0)
 		if errno != unix.EINTR {
@@ -24,7 +24,7 @@ func receive(fd int, buf []byte) (int, error) {
 
 // send writes segments as far as the socket takes them now and returns the
 // rest; it changes the elements of segments.
-func send(fd int, segments [][]byte) (rest [][]byte, err error) {
+func send(fd int32, segments [][]byte) (rest [][]byte, err error) {
 	for len(segments) > 0 && err == nil {
 		var n int
 		if len(segments) == 1 {
@@ -37,7 +37,7 @@ func send(fd int, segments [][]byte) (rest [][]byte, err error) {
 	return segments, err
 }
 
-func sendOne(fd int, b []byte) (int, error) {
+func sendOne(fd int32, b []byte) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		if errno != unix.EINTR {
@@ -47,7 +47,7 @@ func sendOne(fd int, b []byte) (int, error) {
 }
 
 // sendSome writes several segments with one call.
-func sendSome(fd int, segments [][]byte) (int, error) {
+func sendSome(fd int32, segments [][]byte) (int, error) {
 	var vectors [maxSegments]unix.Iovec
 	for i, b := range segments {
 		vectors[i].Base = unsafe.SliceData(b)
