@@ -121,7 +121,7 @@ func (s *Session) fromClient(m []byte, size int) action {
 	if !s.auth.done {
 		return s.login(m, size)
 	}
-	if s.copyIn && belongsToCopy(m[0]) {
+	if s.inCopy() && belongsToCopy(m[0]) {
 		return s.copying(m)
 	}
 	if s.copyIn && s.out.slack > 0 && m[0] != 'X' {
@@ -201,7 +201,7 @@ func (s *Session) needMore(n int) action {
 // waitReplies waits for replies that are owed. Those of a pipeline without a
 // Sync come at a Flush, which is put in once.
 func (s *Session) waitReplies() action {
-	if s.copyIn { // the server waits, too: for data
+	if s.inCopy() { // the server waits, too: for data
 		s.failInCopy()
 		return discard
 	}
@@ -270,6 +270,12 @@ func (s *Session) copying(m []byte) action {
 		return forward
 	}
 }
+
+// inCopy reports whether what the client sends next is for the COPY that the
+// server reads. Once something else was sent it is not: either the server has
+// ended the session there, or the COPY has failed before it and what follows is
+// read as if there had been none.
+func (s *Session) inCopy() bool { return s.copyIn && !s.out.passedBy() }
 
 // belongsToCopy reports whether a message may come while the server reads COPY
 // data. At any other it gives up, unless the COPY has failed meanwhile: such a

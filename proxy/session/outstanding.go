@@ -230,6 +230,11 @@ func (o *Outstanding) copyIn() (ended, early bool) {
 	return false, false
 }
 
+// passedBy reports, while the server reads COPY data for the oldest reply,
+// whether a message was sent behind it that no COPY bears. copyIn has looked at
+// what was sent before; what was sent since can only be at the end.
+func (o *Outstanding) passedBy() bool { return o.Len() > 1 && o.at(o.next-1).kind != passed }
+
 // passOver notes a Sync that is sent while the server reads COPY data.
 func (o *Outstanding) passOver() { o.slack, o.slackEnd = o.slack+1, o.next }
 

@@ -415,7 +415,7 @@ func (s *Session) InFlight(c *policy.Containment) (open, unaided bool) {
 		}
 		inBlock = leavesBlock(inBlock, r.batch)
 	}
-	if s.copyIn && !inBlock { // CopyDone comes through us
+	if s.inCopy() && !inBlock { // CopyDone comes through us
 		return true, false
 	}
 	return open, unaided
