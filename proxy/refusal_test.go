@@ -244,7 +244,7 @@ func TestARefusalSaysWhy(t *testing.T) {
 	}
 	for _, e := range refusals {
 		if e.Rule != "unbounded-write" || e.SQLSTATE != "23G01" || e.Statement != "DELETE" || e.Outcome != "refused" ||
-			len(e.Tables) != 1 || e.Tables[0] != "account_move_line" || e.User != "postgres" || e.Fingerprint == 0 {
+			len(e.Tables) != 1 || e.Tables[0] != "account_move_line" || e.User != "postgres" || e.Text.Value() == 0 {
 			t.Errorf("%+v", e)
 		}
 	}
