@@ -266,8 +266,9 @@ func TestAKilobytePerSecond(t *testing.T) {
 	}
 }
 
-// impatient finds silent peers within seconds.
-const impatient = "tcp: {keepalive_idle: 1s, keepalive_interval: 1s, keepalive_count: 2, user_timeout: 3s}\nlimits: {connect_timeout: 1s}"
+// impatient finds silent peers within seconds, and leaves a busy machine time
+// for a login.
+const impatient = "tcp: {keepalive_idle: 1s, keepalive_interval: 1s, keepalive_count: 2, user_timeout: 3s}\nlimits: {connect_timeout: 4s}"
 
 // impatientServer is a server process that does so, too: it is not
 // lockkeeper's to end it when nothing reaches it any more.
