@@ -370,9 +370,8 @@ func describeScope(s policy.Scope) string {
 }
 
 // Run ends containments whose time has come, writes what the disk did not take
-// and, once at the beginning, sees
-// to the barrier of a read-only mode that was in force before. It returns
-// when ctx is done.
+// and, once at the beginning, sees to the barrier of a read-only mode that was in
+// force before. It returns when ctx is done.
 func (c *Control) Run(ctx context.Context) error {
 	restored := make(chan struct{})
 	go c.restoreBarriers(ctx, restored)

@@ -334,8 +334,8 @@ func (p *routines) serverLoop(done chan<- struct{}) {
 	p.close()
 }
 
-// enter tells the owner of the login. Statements that came behind the login wait for it: they
-// are judged by what it finds out.
+// enter tells the owner of the login. Statements that came behind the login wait
+// for that: they are judged by what it finds out.
 func (p *routines) enter(pid uint32) {
 	p.owner.LoggedIn(pid)
 	p.mu.Lock()

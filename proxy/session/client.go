@@ -29,6 +29,7 @@ func (s *Session) FromClient(b []byte) (n int) {
 	return n
 }
 
+// hearClient is FromClient, at one time.
 func (s *Session) hearClient(b []byte) (n int) {
 	st := &s.dir[fromClient]
 	st.need = 0

@@ -26,6 +26,7 @@ func (s *Session) FromServer(b []byte) (n int) {
 	return n
 }
 
+// hearServer is FromServer, at one time.
 func (s *Session) hearServer(b []byte) (n int) {
 	st := &s.dir[fromServer]
 	st.need = 0
