@@ -19,6 +19,14 @@ func (s *Snapshot) Decide(r *Request) Decision {
 	if s == nil || s.Policy == nil {
 		return Decision{Verdict: Refuse, Rule: CheckNoPolicy, Refusal: noPolicyRefusal()}
 	}
+	if s.Passes(r.Batch) {
+		return Decision{Verdict: Allow}
+	}
+	return s.evaluate(r)
+}
+
+// evaluate is Decide, with everything asked.
+func (s *Snapshot) evaluate(r *Request) Decision {
 	if r.Batch.Costly {
 		return Decision{Verdict: Refuse, Rule: CheckCostlyText, Refusal: costlyRefusal(r.Batch.Why)}
 	}

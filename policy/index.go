@@ -33,22 +33,22 @@ const (
 type ruleLists [ways + 1][]int
 
 // newRuleIndex lists the rules for which take is true. tables is whether they
-// may be found by table.
-func newRuleIndex(rules []rule, tables bool, take func(*rule) bool) *ruleIndex {
+// may be found by table, subjects whether by who asks.
+func newRuleIndex(rules []rule, tables, subjects bool, take func(*rule) bool) *ruleIndex {
 	all, x := &ruleIndex{}, &ruleIndex{}
 	for way := range ways {
 		all.by[way], x.by[way] = map[string][]int{}, map[string][]int{}
 	}
 	for i := range rules {
 		if r := &rules[i]; take(r) {
-			for way, keys := range r.keys(tables) {
+			for way, keys := range r.keys(tables, subjects) {
 				list(all.by[way], keys, i)
 			}
 		}
 	}
 	for i := range rules {
 		if r := &rules[i]; take(r) {
-			x.add(i, r, tables, all)
+			x.add(i, r, tables, subjects, all)
 		}
 	}
 	x.patterns = newPatternIndex(x.by[byPattern])
@@ -57,7 +57,7 @@ func newRuleIndex(rules []rule, tables bool, take func(*rule) bool) *ruleIndex {
 
 // keys returns what a rule may be listed under, in each of the ways; nil where
 // it may not. A set of tables that is empty is met by none.
-func (r *rule) keys(tables bool) (keys [ways][]string) {
+func (r *rule) keys(tables, subjects bool) (keys [ways][]string) {
 	if tables && r.tables != nil {
 		names := append([]string{}, r.tables.bare...)
 		if len(r.tables.prefixes) == 0 {
@@ -69,6 +69,9 @@ func (r *rule) keys(tables bool) (keys [ways][]string) {
 			keys[byPattern] = names
 		}
 	}
+	if !subjects {
+		return keys
+	}
 	for way, names := range map[int][]string{byUserName: r.subject.users, byApplicationName: r.subject.apps, byDatabaseName: r.subject.databases} {
 		if exact(names) {
 			keys[way] = names
@@ -78,8 +81,8 @@ func (r *rule) keys(tables bool) (keys [ways][]string) {
 }
 
 // add lists a rule in the best way; all has every rule in all of its ways.
-func (x *ruleIndex) add(i int, r *rule, tables bool, all *ruleIndex) {
-	keys, best, fewest := r.keys(tables), ways, 0
+func (x *ruleIndex) add(i int, r *rule, tables, subjects bool, all *ruleIndex) {
+	keys, best, fewest := r.keys(tables, subjects), ways, 0
 	for way := range ways {
 		if keys[way] == nil {
 			continue

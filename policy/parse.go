@@ -404,8 +404,10 @@ func compile(s *spec) *Policy {
 			one.throttle.limit.Refusal = throttleRefusal(one)
 		}
 	}
-	p.index = newRuleIndex(p.rules, true, func(*rule) bool { return true })
-	p.atBegin = newRuleIndex(p.rules, false, func(r *rule) bool { return r.throttle != nil })
+	all := func(*rule) bool { return true }
+	p.index = newRuleIndex(p.rules, true, true, all)
+	p.byTable = newRuleIndex(p.rules, true, false, all)
+	p.atBegin = newRuleIndex(p.rules, false, true, func(r *rule) bool { return r.throttle != nil })
 	for i := range p.rules {
 		if p.rules[i].ddl != nil {
 			p.ddlRules = append(p.ddlRules, i)

@@ -20,8 +20,8 @@ const (
 	allowUnknown   unknownText = "allow"
 )
 
-// Policy is a configuration made runnable. It is immutable after Parse and may
-// be used by any number of goroutines.
+// Policy is a configuration made runnable. What it decides is settled after
+// Parse; it may be used by any number of goroutines.
 type Policy struct {
 	profile  string
 	codes    codes
@@ -32,8 +32,11 @@ type Policy struct {
 	writable []string // tables that may be written during read-only, where the operator does not say
 
 	index    *ruleIndex
+	byTable  *ruleIndex // the same rules, whoever asks
 	atBegin  *ruleIndex // rules with a throttle, by subject
 	ddlRules []int      // rules with ddl
+
+	opinions opinions // what was found out about batches: the one thing that changes
 }
 
 // Profile returns the name of the policy's profile.

@@ -1,0 +1,96 @@
+package policy
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"lockkeeper/inspect"
+)
+
+// Most statements are none of the rules' business, whoever sends them. Which
+// ones is remembered, for the rules need not be asked about them again.
+
+// MaxOpinions bounds the batches that a policy remembers an opinion of; another
+// one takes the place of the one that stood there.
+const MaxOpinions = 1024
+
+// maxOpinionRelations bounds the relations of a batch that is remembered, and so
+// what memory it keeps alive.
+const maxOpinionRelations = 16
+
+// opinions are what a policy has found out about batches, by their addresses. A
+// batch that is remembered cannot be freed, so that nothing else has its address.
+type opinions [MaxOpinions]atomic.Pointer[opinion]
+
+// opinion is whether a batch is none of the rules' business. It is immutable.
+type opinion struct {
+	batch       *inspect.Batch
+	indifferent bool
+}
+
+// Passes reports whether Decide would allow the batch and ask nothing for it,
+// whatever else the request says: no containment is in force, and no rule is
+// about what the batch does, whoever sends it. It does not allocate for batches
+// that it has seen of late.
+func (s *Snapshot) Passes(b *inspect.Batch) bool {
+	return len(s.Containments) == 0 && s.Policy != nil && s.Policy.isIndifferent(b)
+}
+
+// isIndifferent reports whether no rule and no check of the policy is about the
+// batch.
+func (p *Policy) isIndifferent(b *inspect.Batch) bool {
+	if len(b.Statements) != 1 || b.Class == inspect.Unknown || b.Fleeting {
+		return false // there are few of them
+	}
+	slot := &p.opinions[uintptr(unsafe.Pointer(b))>>4%MaxOpinions] // batches have 16 bytes, or more, for each of their own
+	if known := slot.Load(); known != nil && known.batch == b {
+		return known.indifferent
+	}
+	if len(b.Statements[0].Relations) > maxOpinionRelations {
+		return false
+	}
+	o := &opinion{b, p.hasNoRuleFor(b)}
+	slot.Store(o)
+	return o.indifferent
+}
+
+// hasNoRuleFor asks the rules about a batch of one statement as Decide does, but
+// for the subject.
+func (p *Policy) hasNoRuleFor(b *inspect.Batch) bool {
+	s := &b.Statements[0]
+	if b.Costly || b.Why != "" || s.Class == inspect.Unknown || locksTablesUnseen(s) || beginsTransaction(s) && p.paces() {
+		return false
+	}
+	if len(s.Relations) == 0 {
+		return !p.hasRuleFor(s, nil)
+	}
+	for i := range s.Relations {
+		if p.hasRuleFor(s, &s.Relations[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Policy) hasRuleFor(s *inspect.Statement, rel *inspect.Relation) bool {
+	var lists ruleLists
+	p.byTable.lists(&lists, s.Class, rel)
+	for l := range lists {
+		for _, i := range lists[l] {
+			if p.rules[i].matchesStatement(s, rel) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// paces reports whether a rule has a throttle.
+func (p *Policy) paces() bool {
+	for i := range p.rules {
+		if p.rules[i].throttle != nil {
+			return true
+		}
+	}
+	return false
+}
