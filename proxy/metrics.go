@@ -137,15 +137,23 @@ func (s *Server) contained(kind policy.ContainmentKind) float64 {
 }
 
 // count adds what a session has to tell. Zeroes cost nothing.
-func (m *metrics) count(c *session.Counts, snap *policy.Snapshot) {
+func (m *metrics) count(c *session.Counts) {
 	add(m.messages[0], c.ClientMessages)
 	add(m.messages[1], c.ServerMessages)
-	add(m.serverDenied, c.ServerReadOnly)
-	for i := range c.Verdicts {
-		for j := range c.Verdicts[i] {
-			add(m.statements[i][j], c.Verdicts[i][j])
-		}
+	m.decided(policy.Allow, &c.Allowed)
+}
+
+func (m *metrics) decided(v policy.Verdict, byClass *[6]int64) {
+	for class, n := range byClass {
+		add(m.statements[class][v], n)
 	}
+}
+
+// incidents is count for what is not everyday.
+func (m *metrics) incidents(c *session.Incidents, snap *policy.Snapshot) {
+	m.decided(policy.Refuse, &c.Refused)
+	m.decided(policy.Disconnect, &c.Disconnected)
+	add(m.serverDenied, c.ServerReadOnly)
 	for _, r := range c.Rules {
 		m.rules.WithLabelValues(r.Rule, strconv.FormatBool(!r.Observed)).Inc()
 	}

@@ -623,7 +623,13 @@ func (h host) Begun(limits []policy.Throttle, now time.Time) { h.s.pacer.chargeS
 // sink is where sessions tell what happened.
 type sink struct{ s *Server }
 
-func (k sink) Count(c *session.Counts) { k.s.metrics.count(c, k.s.deps.Decider.Current()) }
+func (k sink) Count(c *session.Counts) {
+	k.s.metrics.count(c)
+	if c.Incidents != nil {
+		k.s.metrics.incidents(c.Incidents, k.s.deps.Decider.Current())
+	}
+}
+
 func (k sink) Stage(stage string, took time.Duration) {
 	k.s.metrics.stages.WithLabelValues(stage).Observe(took.Seconds())
 }

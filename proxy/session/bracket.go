@@ -283,7 +283,7 @@ func (s *Session) ourStatement(text string, flags flag) {
 			s.noteEpoch(r)
 		}
 		if kind == 'C' {
-			r.name = name
+			r.rare().name = name
 		}
 	}
 	if flags&awaited != 0 {

@@ -11,26 +11,48 @@ import (
 // readOnlyRule is the rule's name in substitutes that read-only puts in.
 const readOnlyRule = "read-only"
 
+// passes reports whether nobody asks anything of a batch, or of the message that
+// holds it: decide would allow it as it is.
+func (s *Session) passes(b *inspect.Batch) bool {
+	snap := s.host.Snapshot()
+	if snap == nil || !snap.Passes(b) || s.settings != nil || !s.head.unasked() {
+		return false
+	}
+	s.beginsIn(snap)
+	s.leaveFence(&policy.Obligations{})
+	return true
+}
+
+// beginsIn notes the snapshot in which a transaction begins, where nothing is
+// under way.
+func (s *Session) beginsIn(snap *policy.Snapshot) {
+	if s.settled() && s.status() == policy.TxIdle {
+		s.tx.epoch, s.tx.since = snap.Epoch, s.now()
+	}
+}
+
 // decide asks the policy about a batch. Under read-only the transaction's
 // status has to be known first; where it is not, action says what to wait for.
-func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
+// The decision is there until the next one.
+func (s *Session) decide(b *inspect.Batch) (*policy.Decision, action) {
+	d := &s.decision
+	*d = policy.Decision{}
 	now := s.now()
 	snap := s.host.Snapshot()
 	if snap == nil {
-		return policy.Decision{Refusal: &policy.Refusal{SQLSTATE: "57P03", Message: "lockkeeper has no policy yet", Hint: "Try again in a moment."}}, forward
+		d.Refusal = &policy.Refusal{SQLSTATE: "57P03", Message: "lockkeeper has no policy yet", Hint: "Try again in a moment."}
+		return d, forward
 	}
-	if s.head.refusal != nil {
-		return policy.Decision{Verdict: policy.Refuse, Rule: s.head.rule, Refusal: s.head.refusal}, forward
+	if h := s.head.held; h != nil && h.refusal != nil {
+		d.Verdict, d.Rule, d.Refusal = policy.Refuse, "cancel", h.refusal
+		return d, forward
 	}
 	// In a pipeline it counts for DO and CALL alone whether a block is open.
 	if s.out.Len() > 0 && (!s.seg.open || b.Class == inspect.Unknown) && snap.ReadOnlyFor(s.sub, now) != nil {
-		return policy.Decision{}, s.waitReplies()
+		return d, s.waitReplies()
 	}
-	if s.settled() && s.status() == policy.TxIdle {
-		s.tx.epoch = snap.Epoch
-		s.tx.since = now
-	}
-	d := snap.Decide(&policy.Request{
+	s.beginsIn(snap)
+	*d = snap.Decide(&policy.Request{
 		Subject: s.sub, Batch: b, Tx: s.status(), TxEpoch: s.txEpoch(), Now: now, Waited: s.waited(now), Pipelined: s.seg.open,
 		InBlock: s.out.Len() == 0 && s.tx.block && !s.tx.implicit, TxOpaque: s.tx.opaque, Fenced: s.tx.fence.begun,
 	})
@@ -42,10 +64,10 @@ func (s *Session) decide(b *inspect.Batch) (policy.Decision, action) {
 
 // waited returns how long the client's message has been held.
 func (s *Session) waited(now time.Time) time.Duration {
-	if s.head.began.IsZero() {
+	if s.head.held == nil {
 		return 0
 	}
-	return max(1, now.Sub(s.head.began))
+	return max(1, now.Sub(s.head.held.began))
 }
 
 // status returns the transaction status: that of the last ReadyForQuery, or what
@@ -76,8 +98,8 @@ func (s *Session) txEpoch() uint64 {
 // took too long turns into a refusal in d.
 func (s *Session) hold(d *policy.Decision) (action, bool) {
 	if d.Verdict != policy.Allow || d.Obligations.Hold == nil && len(d.Obligations.Throttles) == 0 {
-		if !s.head.began.IsZero() {
-			s.endHold(s.head.cause, s.now())
+		if h := s.head.held; h != nil {
+			s.endHold(h.cause, s.now())
 		}
 		return forward, true
 	}
@@ -88,8 +110,8 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 		return s.waitReplies(), false
 	}
 	now := s.now()
-	if s.head.began.IsZero() {
-		s.head.began = now
+	if s.head.held == nil {
+		s.head.held = &hold{began: now}
 	}
 	if h := d.Obligations.Hold; h != nil {
 		return s.holdFor(h, d, now)
@@ -99,7 +121,7 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 	}
 	if pause := s.host.Throttle(d.Obligations.Throttles, now); pause > 0 {
 		t := strictest(d.Obligations.Throttles)
-		end := s.head.began.Add(t.MaxWait)
+		end := s.head.held.began.Add(t.MaxWait)
 		if !now.Before(end) || now.Add(pause).After(end) {
 			s.endHold("throttle", now)
 			*d = policy.Decision{Verdict: policy.Refuse, Rule: t.Rule, Refusal: t.Refusal}
@@ -115,7 +137,7 @@ func (s *Session) hold(d *policy.Decision) (action, bool) {
 // holdFor waits for a pause or for mode hold. What mode hold has held for long
 // enough is decided again, as by read-only.
 func (s *Session) holdFor(h *policy.Hold, d *policy.Decision, now time.Time) (action, bool) {
-	cause, end := "hold", s.head.began.Add(h.Max)
+	cause, end := "hold", s.head.held.began.Add(h.Max)
 	if h.Refusal != nil {
 		cause = "pause"
 	}
@@ -137,8 +159,8 @@ var tooManyHeld = &policy.Refusal{
 // known.
 func (s *Session) throttled(r *reply, limits []policy.Throttle) {
 	if len(limits) > 0 {
-		r.throt = limits
-		s.host.Begun(limits, r.began)
+		r.rare().throt = limits
+		s.host.Begun(limits, s.now())
 	}
 }
 
@@ -164,13 +186,14 @@ func (s *Session) waitHold(cause, by string, until time.Time, d *policy.Decision
 	if s.heldBy != by {
 		s.heldBy, s.stateSince = by, s.now()
 	}
-	s.head.wait, s.head.until, s.head.cause = waitHold, until, cause
+	s.head.wait, s.head.held.until, s.head.held.cause = waitHold, until, cause
 	return block, false
 }
 
 func (s *Session) endHold(cause string, now time.Time) {
-	if waited := now.Sub(s.head.began); waited > 0 {
-		s.Counts.Holds = append(s.Counts.Holds, HoldCount{cause, waited})
+	if waited := now.Sub(s.head.held.began); waited > 0 {
+		n := s.incidents()
+		n.Holds = append(n.Holds, HoldCount{cause, waited})
 		s.work.done.WaitTime += waited
 	}
 	s.letGo()
@@ -185,13 +208,21 @@ func (s *Session) letGo() {
 	}
 }
 
+// passed counts a batch that passes.
+func (s *Session) passed(b *inspect.Batch) {
+	s.count(b.Class, policy.Allow)
+	s.statement, s.fingerprint = &b.Statements[0], b.Fingerprint
+	if !onlyReads(b) {
+		s.observe(b)
+	}
+}
+
 // decided counts a decision that is final, and journals what must be kept.
 func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
-	if int(b.Class) < len(s.Counts.Verdicts) && int(d.Verdict) < len(s.Counts.Verdicts[0]) {
-		s.Counts.Verdicts[b.Class][d.Verdict]++
-	}
+	s.count(b.Class, d.Verdict)
 	for i := range d.Observed {
-		s.Counts.Rules = append(s.Counts.Rules, RuleCount{d.Observed[i].Rule, true})
+		n := s.incidents()
+		n.Rules = append(n.Rules, RuleCount{d.Observed[i].Rule, true})
 		if d.Observed[i].Refusal != nil {
 			e := s.entry(journal.ObservedEntry, b)
 			e.Verdict, e.Rule = policy.Refuse.String(), d.Observed[i].Rule
@@ -206,7 +237,8 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 		s.tx.opaque = s.tx.opaque || d.Obligations.ReadOnly && b.Class == inspect.Unknown
 		return
 	}
-	s.Counts.Rules = append(s.Counts.Rules, RuleCount{d.Rule, false})
+	n := s.incidents()
+	n.Rules = append(n.Rules, RuleCount{d.Rule, false})
 	e := s.entry(journal.RefusalEntry, b)
 	e.Verdict, e.Rule, e.Outcome = d.Verdict.String(), d.Rule, "refused"
 	if d.Refusal != nil {

@@ -25,15 +25,17 @@ func (s *Session) parse(m []byte, size int) action {
 	if b == nil {
 		return act
 	}
-	d, act := s.decide(b)
-	if act != forward {
-		return act
-	}
-	if act, goOn := s.hold(&d); !goOn {
-		return act
-	}
-	if d.Verdict != policy.Allow {
-		return s.refuseExtended(b, &d, 'P', string(name))
+	if !s.passes(b) {
+		d, act := s.decide(b)
+		if act != forward {
+			return act
+		}
+		if act, goOn := s.hold(d); !goOn {
+			return act
+		}
+		if d.Verdict != policy.Allow {
+			return s.refuseExtended(b, d, 'P', string(name))
+		}
 	}
 	s.openSegment()
 	r := s.out.push('P', 0)
@@ -41,8 +43,8 @@ func (s *Session) parse(m []byte, size int) action {
 	if len(name) == 0 {
 		s.prep.statement = slot{raw, r.seq}
 	} else {
-		r.name = string(name)
-		s.prep.of(false).set(r.name, slot{raw, r.seq})
+		r.rare().name = string(name)
+		s.prep.of(false).set(r.few.name, slot{raw, r.seq})
 		s.work.done.Parses++
 	}
 	return forward
@@ -72,7 +74,8 @@ func (s *Session) refuseExtended(b *inspect.Batch, d *policy.Decision, kind byte
 		name = ourName(s.names)
 	}
 	r := s.out.push('P', refuse)
-	r.refusal, r.rule, r.began, r.name = d.Refusal, d.Rule, s.now(), name
+	r.few = &rarities{refusal: d.Refusal, rule: d.Rule, name: name}
+	r.began = s.sinceOrigin()
 	if kind == 'P' {
 		r.old = s.prep.of(false).get([]byte(name))
 		s.prep.of(false).set(name, slot{nil, r.seq})
@@ -114,8 +117,8 @@ func (s *Session) bind(m []byte, size int) action {
 	if len(portal) == 0 {
 		s.prep.portal = slot{raw, r.seq}
 	} else {
-		r.name = string(portal)
-		s.prep.of(true).set(r.name, slot{raw, r.seq})
+		r.rare().name = string(portal)
+		s.prep.of(true).set(r.few.name, slot{raw, r.seq})
 	}
 	return forward
 }
@@ -148,15 +151,18 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 	if b == nil {
 		return act, false
 	}
+	if s.passes(b) {
+		return forward, true
+	}
 	d, act := s.decide(b)
 	if act != forward {
 		return act, false
 	}
-	if act, goOn := s.hold(&d); !goOn {
+	if act, goOn := s.hold(d); !goOn {
 		return act, false
 	}
 	if d.Verdict != policy.Allow {
-		return s.refuseExtended(b, &d, 'B', ""), false
+		return s.refuseExtended(b, d, 'B', ""), false
 	}
 	o := &d.Obligations
 	if s.unsettled(o) {
@@ -175,7 +181,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		s.ourStatement(setReadOnly, showError|arms)
 	}
 	if _, alone := anyBracketed(b); alone && (o.LockTimeout > 0 || o.StatementTimeout > 0) && s.settings == nil {
-		return s.beforeAlone(b, &d)
+		return s.beforeAlone(b, d)
 	}
 	return forward, true
 }
@@ -221,6 +227,11 @@ func (s *Session) execute(m wire.Message) action {
 	if b == nil {
 		return act
 	}
+	if s.passes(b) {
+		s.passed(b)
+		s.pushExecute(b)
+		return forward
+	}
 	if s.head.failure != nil {
 		return forward // the server discards it
 	}
@@ -231,23 +242,21 @@ func (s *Session) execute(m wire.Message) action {
 	if s.unsettled(&d.Obligations) {
 		return s.waitReplies()
 	}
-	s.decision = d
 	if d.Obligations.Hold != nil { // with no Bind before it: a portal of SQL
-		if act, goOn := s.hold(&s.decision); !goOn {
+		if act, goOn := s.hold(d); !goOn {
 			return act
 		}
-		d = s.decision
 	}
 	if d.Verdict == policy.Allow && commits(b) && s.seg.writes && s.late() != nil {
-		s.decision.Obligations.GateCommit = true // a block that was made of what the pipeline has written
+		d.Obligations.GateCommit = true // a block that was made of what the pipeline has written
 	}
-	if s.decision.Verdict != policy.Allow {
+	if d.Verdict != policy.Allow {
 		if portal.seq < s.out.boundary && s.out.boundaries > 0 {
 			return s.waitReplies() // the portal may end with its transaction
 		}
-		return s.refuseExtended(b, &s.decision, 'E', "")
+		return s.refuseExtended(b, d, 'E', "")
 	}
-	x := &execution{batch: b, d: &s.decision, bound: portal.seq}
+	x := &execution{batch: b, d: d, bound: portal.seq}
 	if act, goOn := s.prepareExecute(x); !goOn {
 		return act
 	}
@@ -402,29 +411,17 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	for _, text := range x.before {
 		s.ourStatement(text, showError)
 	}
-	if !harmless(x.batch) && !s.seg.armed {
-		s.seg.writes = true
-	}
-	if s.mayChangeLexing(x.batch) {
-		s.seg.lexing = true
-	}
-	r := s.out.push('E', 0)
+	r := s.pushExecute(x.batch)
 	if r == nil {
 		return forward
 	}
-	s.out.runs(r, x.batch)
-	r.began, s.ran = s.now(), r.seq
 	s.throttled(r, x.d.Obligations.Throttles)
 	if x.d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}
 	if x.fences {
-		r.flags, r.epoch = r.flags|begins, s.tx.epoch
-	}
-	s.seg.control = s.seg.control || controls(x.batch)
-	if endsBlock(x.batch) {
-		s.seg.armed, s.seg.ended = false, true
-		s.seg.writes = s.seg.writes && leavesBlock(true, x.batch)
+		r.flags |= begins
+		r.rare().epoch = s.tx.epoch
 	}
 	if len(x.after) == 0 {
 		return forward
@@ -434,6 +431,37 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 		s.ourStatement(text, x.afterFlags)
 	}
 	return discard
+}
+
+// pushExecute notes what an Execute of b does to the pipeline, and that its
+// reply is owed: nil when the server will discard it.
+func (s *Session) pushExecute(b *inspect.Batch) *reply {
+	s.openSegment()
+	if onlyReads(b) {
+		r := s.out.push('E', reads)
+		if r != nil {
+			r.batch, r.began, s.ran = b, s.sinceOrigin(), r.seq
+		}
+		return r
+	}
+	if !harmless(b) && !s.seg.armed {
+		s.seg.writes = true
+	}
+	if s.mayChangeLexing(b) {
+		s.seg.lexing = true
+	}
+	r := s.out.push('E', 0)
+	if r == nil {
+		return nil
+	}
+	s.out.runs(r, b)
+	r.began, s.ran = s.sinceOrigin(), r.seq
+	s.seg.control = s.seg.control || controls(b)
+	if endsBlock(b) {
+		s.seg.armed, s.seg.ended = false, true
+		s.seg.writes = s.seg.writes && leavesBlock(true, b)
+	}
+	return r
 }
 
 // controls reports whether a batch holds transaction control.
@@ -477,8 +505,8 @@ func (s *Session) closeName(m wire.Message) action {
 	name := stringOf(body[1:])
 	r.portal = body[0] == 'P'
 	r.old = n.get(name)
-	r.name = string(name)
-	n.set(r.name, slot{nil, r.seq})
+	r.rare().name = string(name)
+	n.set(r.few.name, slot{nil, r.seq})
 	return forward
 }
 

@@ -34,7 +34,7 @@ func (s *Session) facts(text []byte, whole bool) (*inspect.Batch, action) {
 		s.head.batch = b
 		return b, forward
 	}
-	s.head.asked, s.head.lexing, s.head.wait = text, how, waitInspection
+	s.head.ask, s.head.wait = &question{text, how}, waitInspection
 	return nil, block
 }
 
@@ -217,7 +217,7 @@ func neverRan(b *inspect.Batch, code string) bool {
 func (s *Session) noteEpoch(r *reply) {
 	if r.flags&begins != 0 {
 		if snap := s.host.Snapshot(); snap != nil {
-			r.epoch = snap.Epoch
+			r.rare().epoch = snap.Epoch
 		}
 	}
 }

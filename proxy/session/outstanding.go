@@ -23,34 +23,58 @@ const (
 	awaited                    // ours: the client's message waits for it
 	plans                      // Bind: what it plans may change something already then
 	ends                       // Sync and Query: ends an implicit transaction that may have written
+	reads                      // Query and Execute: only reads
 	begins                     // with arms: stands directly behind what has begun the transaction; alone: begins one behind a fence
 
 	ours = hideBody | hideReady
 )
 
-// reply is one answer that the server owes, for one message that it was sent.
+// reply is one answer that the server owes, for one message that it was sent. It
+// fits a line of the processor's cache.
 type reply struct {
-	kind  byte // type of the message: 'Q', 'P', 'B', 'D', 'E', 'C', 'S', 'F'; 'c' marks the end of COPY data; 'A' is the login
-	flags flag
-	done  bool // Query, FunctionCall: an end (CommandComplete, EmptyQueryResponse, error, result) was seen
-	fail  bool // an error was seen
+	kind    byte // type of the message: 'Q', 'P', 'B', 'D', 'E', 'C', 'S', 'F'; 'c' marks the end of COPY data; 'A' is the login
+	portal  bool // Close: of a portal
+	flags   flag
+	done    bool // Query, FunctionCall: an end (CommandComplete, EmptyQueryResponse, error, result) was seen
+	fail    bool // an error was seen
+	copied  bool // CopyInResponse was seen, and not yet the COPY's end
+	renames bool // batch may give or take names of statements
+	part    int  // Query: CommandCompletes seen, ours included
 
-	copied bool // CopyInResponse was seen, and not yet the COPY's end
-	part   int  // Query: CommandCompletes seen, ours included
+	seq   uint64
+	batch *inspect.Batch // Query and Execute: what runs
+	began time.Duration  // Query and Execute: since origin
+	old   slot           // Parse, Bind and Close: what the name stood for before
+	few   *rarities
+}
 
-	seq     uint64
-	batch   *inspect.Batch    // Query and Execute: what runs
-	renames bool              // batch may give or take names of statements
+// rarities are what few replies have; nil where there is none of them.
+type rarities struct {
 	edit    *edit             // Query: where we put text of ours into the client's
 	refusal *policy.Refusal   // with refuse
 	rule    string            // with refuse: for the journal
-	began   time.Time         // Query and Execute
 	throt   []policy.Throttle // Query and Execute: what is charged with the rows written
 	epoch   uint64            // with begins: of the transaction that it begins
+	name    string            // Parse, Bind and Close: what to put back when it fails; ours: what to close
+}
 
-	name   string // Parse, Bind and Close: what to put back when it fails; ours: what to close
-	portal bool   // Close: of a portal
-	old    slot
+// rare returns what few replies have, to be written.
+func (r *reply) rare() *rarities {
+	if r.few == nil {
+		r.few = &rarities{}
+	}
+	return r.few
+}
+
+// none is what most replies have of it; never written to.
+var none rarities
+
+// its returns what few replies have, to be read.
+func (r *reply) its() *rarities {
+	if r.few == nil {
+		return &none
+	}
+	return r.few
 }
 
 // mayWrite reports whether the message is the client's and runs something that
@@ -157,6 +181,10 @@ func (o *Outstanding) grow() {
 // runs notes what the message behind a reply runs.
 func (o *Outstanding) runs(r *reply, b *inspect.Batch) {
 	r.batch = b
+	if onlyReads(b) {
+		r.flags |= reads
+		return
+	}
 	if renames(b) || preparesUnseen(b) {
 		r.renames = true
 		o.renamers++

@@ -27,21 +27,26 @@ func (s *Session) query(m []byte, size int) action {
 	if b == nil {
 		return act
 	}
+	if s.passes(b) {
+		s.passed(b)
+		s.closeLeftovers()
+		s.pushQuery(b)
+		return forward
+	}
 	d, act := s.decide(b)
 	if act != forward {
 		return act
 	}
-	s.decision = d
-	if act, goOn := s.hold(&s.decision); !goOn {
+	if act, goOn := s.hold(d); !goOn {
 		return act
 	}
-	if s.decision.Verdict == policy.Allow {
-		s.refuseToCommit(&s.decision)
+	if d.Verdict == policy.Allow {
+		s.refuseToCommit(d)
 	}
-	if s.decision.Verdict != policy.Allow {
-		return s.refuseQuery(b, &s.decision)
+	if d.Verdict != policy.Allow {
+		return s.refuseQuery(b, d)
 	}
-	q := &query{batch: b, text: text, d: &s.decision, whole: len(m) == size}
+	q := &query{batch: b, text: text, d: d, whole: len(m) == size}
 	if act, goOn := s.prepareQuery(q); !goOn {
 		return act
 	}
@@ -90,7 +95,8 @@ func (s *Session) sendQuery(q *query) action {
 	s.leaveFence(&q.d.Obligations)
 	r := s.pushQuery(q.batch)
 	if q.fences {
-		r.flags, r.epoch = r.flags|begins, s.tx.epoch
+		r.flags |= begins
+		r.rare().epoch = s.tx.epoch
 	}
 	s.throttled(r, q.d.Obligations.Throttles)
 	if q.d.Obligations.ReadOnly {
@@ -99,7 +105,7 @@ func (s *Session) sendQuery(q *query) action {
 	act := forward
 	if len(q.inserts) > 0 {
 		text, e := splice(q.text, q.inserts, s.utf8)
-		r.edit = e
+		r.rare().edit = e
 		s.ToServer.Forward(wire.Append(make([]byte, 0, len(text)+wire.HeaderLen+1), 'Q', text, "\x00"))
 		act = discard
 	} else if q.after != "" || s.settings != nil {
@@ -128,7 +134,7 @@ func (s *Session) endOfSegment() flag {
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
 	s.out.runs(r, b)
-	r.began, s.ran = s.now(), r.seq
+	r.began, s.ran = s.sinceOrigin(), r.seq
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
@@ -174,7 +180,8 @@ const int4abs = "\x00\x00\x05\x75"
 // owe notes that the refusal takes the place of the answer to a message of kind.
 func (s *Session) owe(kind byte, refusal *policy.Refusal, rule string) {
 	r := s.out.push(kind, refuse)
-	r.refusal, r.rule, r.began = refusal, rule, s.now()
+	r.few = &rarities{refusal: refusal, rule: rule}
+	r.began = s.sinceOrigin()
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
 }
@@ -211,7 +218,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	if act != forward {
 		return act
 	}
-	if act, goOn := s.hold(&d); !goOn {
+	if act, goOn := s.hold(d); !goOn {
 		return act
 	}
 	if d.Verdict == policy.Allow && d.Obligations.ReadOnly && s.status() == policy.TxIdle {
@@ -229,9 +236,9 @@ func (s *Session) functionCall(m []byte, size int) action {
 		}
 		return s.waitReplies()
 	}
-	s.decided(b, &d)
+	s.decided(b, d)
 	if d.Verdict == policy.Disconnect {
-		return s.disconnect(&d)
+		return s.disconnect(d)
 	}
 	s.closeLeftovers()
 	if d.Verdict == policy.Refuse {
@@ -240,7 +247,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	}
 	r := s.out.push('F', 0)
 	s.out.runs(r, b)
-	r.began, s.ran = s.now(), r.seq
+	r.began, s.ran = s.sinceOrigin(), r.seq
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}

@@ -58,9 +58,9 @@ func (s *Session) behindReply(r *reply) *inspect.Batch {
 	switch {
 	case r.flags&hideBody != 0:
 	case r.kind == 'P':
-		v = s.prep.of(false).get([]byte(r.name))
+		v = s.prep.of(false).get([]byte(r.its().name))
 	case r.kind == 'B':
-		v = s.prep.of(true).get([]byte(r.name))
+		v = s.prep.of(true).get([]byte(r.its().name))
 	default:
 		return r.batch
 	}

@@ -171,7 +171,7 @@ func hidden(h *reply) action {
 func (s *Session) popHidden(h *reply) action {
 	act := hidden(h)
 	if h != nil && h.kind == 'C' && h.flags&hideBody == 0 {
-		s.prep.of(h.portal).closed(h.name, h.seq)
+		s.prep.of(h.portal).closed(h.its().name, h.seq)
 	}
 	if h != nil && !isBoundary(h.kind) {
 		s.out.pop()
@@ -199,15 +199,16 @@ func (s *Session) commandEnd(h *reply, m wire.Message) action {
 	part := h.part
 	h.part++
 	switch {
-	case h.edit.hides(part):
+	case h.its().edit.hides(part):
 		act = discard
 		if h.flags&readOnly != 0 && !s.tx.fence.up {
 			s.tx.armed = true
 		}
+	case h.flags&reads != 0: // as most: nothing follows from it
 	case m.Type() == 'C':
 		s.unseen = s.unseen || preparesUnseen(h.batch)
 		tag, rows := wire.CommandTag(m.Body())
-		s.completed(h, h.edit.theirs(part), string(tag), rows)
+		s.completed(h, h.its().edit.theirs(part), string(tag), rows)
 	case m.Type() == 's':
 		s.suspended(h)
 	}
@@ -238,7 +239,7 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	if h.flags&arms != 0 {
 		s.tx.armed = true
 		if h.flags&begins != 0 {
-			s.tx.armedTop, s.tx.epoch = true, h.epoch
+			s.tx.armedTop, s.tx.epoch = true, h.its().epoch
 		}
 		return
 	}
@@ -254,7 +255,7 @@ func (s *Session) completed(h *reply, n int, tag string, rows int64) {
 	st := &h.batch.Statements[n]
 	s.follow(st, tag, h.seq)
 	if h.flags&begins != 0 {
-		s.tx.fence, s.tx.epoch = fence{begun: true, up: true}, h.epoch
+		s.tx.fence, s.tx.epoch = fence{begun: true, up: true}, h.its().epoch
 	}
 	if st.MayWrite() {
 		s.wrote(h, st, rows)
@@ -316,7 +317,7 @@ func (s *Session) rename(name string, v slot, seq uint64) {
 		return
 	}
 	for later := seq + 1; later < s.out.next; later++ {
-		if r := s.out.at(later); r.names(false) && r.name == name {
+		if r := s.out.at(later); r.names(false) && r.its().name == name {
 			r.old = v
 			return
 		}
@@ -328,7 +329,7 @@ func (s *Session) rename(name string, v slot, seq uint64) {
 func (s *Session) forgetStatements(seq uint64) {
 	s.prep.forgetStatements(seq)
 	for later := seq + 1; later < s.out.next; later++ {
-		if r := s.out.at(later); r.names(false) && r.name != "" && r.old.seq <= seq {
+		if r := s.out.at(later); r.names(false) && r.its().name != "" && r.old.seq <= seq {
 			r.old = slot{}
 		}
 	}
@@ -339,16 +340,17 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 	now := s.now()
 	e := s.entry(journal.StatementEntry, nil)
 	e.Text, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
-	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(h.began), callsWords(st)
+	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(origin)-h.began, callsWords(st)
 	if changesRows(st) {
 		e.Rows = rows
 		s.written += rows
 		s.tx.rows += rows
 		if rel := written(st); rel != nil && rows > 0 {
-			s.Counts.Rows = append(s.Counts.Rows, RowCount{*rel, st.Kind, rows})
+			n := s.incidents()
+			n.Rows = append(n.Rows, RowCount{*rel, st.Kind, rows})
 		}
-		if len(h.throt) > 0 && rows > 0 {
-			s.host.Charge(h.throt, rows, now)
+		if limits := h.its().throt; len(limits) > 0 && rows > 0 {
+			s.host.Charge(limits, rows, now)
 		}
 	}
 	s.Entries = append(s.Entries, e)
@@ -424,7 +426,7 @@ func (s *Session) Lost() {
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {
 			e := s.entry(journal.StatementEntry, r.batch)
-			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.now().Sub(r.began)
+			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.sinceOrigin()-r.began
 			s.Entries = append(s.Entries, e)
 			s.tx.journaled = true
 		}
@@ -545,14 +547,14 @@ func (s *Session) showError(h *reply, m wire.Message, code string) action {
 		s.replaceError(s.copyFail)
 		return discard
 	case h.flags&refuse != 0 && code == "22P02":
-		s.replaceError(h.refusal)
+		s.replaceError(h.its().refusal)
 		return discard
 	case h.flags&refuse != 0:
 		return forward // an aborted transaction, a shutdown: the server's own words
 	case code == "25P02" && h.kind == 'Q' && h.flags&(arms|leads) == arms:
 		return discard // the client's own statement has failed, and it knows
 	case code == "25006" && h.flags&readOnly != 0:
-		s.Counts.ServerReadOnly++
+		s.incidents().ServerReadOnly++
 		s.replaceError(s.serverReadOnly(m))
 		return discard
 	case h.flags&leads != 0:
@@ -566,8 +568,8 @@ func (s *Session) showError(h *reply, m wire.Message, code string) action {
 	case s.overdue != nil && code == "57014":
 		s.replaceError(s.overdue)
 		return discard
-	case h.edit != nil:
-		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.edit.position))
+	case h.its().edit != nil:
+		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.its().edit.position))
 		return discard
 	default:
 		return forward
@@ -628,14 +630,14 @@ func (s *Session) journalFailure(h *reply, code string) {
 		return
 	}
 	e := s.entry(journal.StatementEntry, h.batch)
-	if n := h.edit.theirs(h.part); n < len(h.batch.Statements) {
+	if n := h.its().edit.theirs(h.part); n < len(h.batch.Statements) {
 		st := &h.batch.Statements[n]
 		if !st.MayWrite() {
 			return
 		}
 		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
 	}
-	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.now().Sub(h.began)
+	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.sinceOrigin()-h.began
 	s.Entries = append(s.Entries, e)
 }
 
@@ -646,15 +648,15 @@ func (s *Session) undo(r *reply, failing bool) {
 	switch {
 	case r.flags&hideBody != 0:
 		if r.kind == 'C' {
-			s.leftover = append(s.leftover, r.name)
+			s.leftover = append(s.leftover, r.its().name)
 		}
 	case r.kind == 'P':
-		if failing && r.name == "" {
+		if failing && r.its().name == "" {
 			r.old = slot{} // a failing Parse destroys the unnamed statement
 		}
 		s.putBack(r, false)
 	case r.kind == 'B':
-		if failing && r.name == "" {
+		if failing && r.its().name == "" {
 			r.old = slot{}
 		}
 		s.putBack(r, true)
@@ -667,12 +669,13 @@ func (s *Session) undo(r *reply, failing bool) {
 // has given it something else by now, that message is told what was before it.
 func (s *Session) putBack(r *reply, portals bool) {
 	n := s.prep.of(portals)
-	if n.get([]byte(r.name)).seq == r.seq {
-		n.set(r.name, r.old)
+	name := r.its().name
+	if n.get([]byte(name)).seq == r.seq {
+		n.set(name, r.old)
 		return
 	}
 	for seq := r.seq + 1; seq < s.out.next; seq++ {
-		if later := s.out.at(seq); later.names(portals) && later.name == r.name && later.old.seq == r.seq {
+		if later := s.out.at(seq); later.names(portals) && later.its().name == name && later.old.seq == r.seq {
 			later.old = r.old // of more than one where some are undone, too
 		}
 	}
@@ -683,10 +686,10 @@ func (s *Session) notice(h *reply, m wire.Message, whole bool) action {
 	switch {
 	case h == nil || !whole:
 		return forward
-	case h.flags&hideBody != 0, h.edit.hides(h.part):
+	case h.flags&hideBody != 0, h.its().edit.hides(h.part):
 		return discard
-	case h.edit != nil:
-		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.edit.position))
+	case h.its().edit != nil:
+		s.ToClient.Forward(wire.ShiftPosition(append(wire.Message(nil), m...), h.its().edit.position))
 		return discard
 	default:
 		return forward

@@ -110,28 +110,38 @@ type Session struct {
 // head is the client's message that is being worked on while it waits.
 type head struct {
 	wait    wait
-	asked   []byte         // text to be inspected
-	lexing  inspect.Lexing // how it is read
-	batch   *inspect.Batch // the answer
-	long    *inspect.Gauge // of a text that cannot be inspected
 	stage   stage
-	began   time.Time       // of the wait
-	cause   string          // of a hold, for metrics
-	until   time.Time       // of a hold
-	refusal *policy.Refusal // a cancel, or a hold that took too long
-	rule    string
 	flushed bool            // a Flush of ours is on its way
 	paced   bool            // throttles were passed
-	failure *policy.Refusal // something of ours that it waited for failed, with this
 	noRoom  bool            // the text is not collected any further
+	batch   *inspect.Batch  // the facts about its text
+	long    *inspect.Gauge  // of a text that cannot be inspected
+	failure *policy.Refusal // something of ours that it waited for failed, with this
+	ask     *question       // nil unless its text has to be inspected
+	held    *hold           // nil unless it was held
+}
+
+// question is a text to be inspected.
+type question struct {
+	text   []byte
+	lexing inspect.Lexing // how it is read
+}
+
+// hold is why and since when a message is held.
+type hold struct {
+	began   time.Time
+	until   time.Time
+	cause   string          // for metrics
+	refusal *policy.Refusal // a cancel
 }
 
 // fresh reports whether nothing is known of a message: none is at hand, or
 // nothing but its length was looked at.
-func (h *head) fresh() bool {
-	return h.wait == waitNothing && h.asked == nil && h.batch == nil && h.long == nil && h.stage == stageNew && h.began.IsZero() &&
-		h.refusal == nil && !h.flushed && h.failure == nil && !h.noRoom
-}
+func (h *head) fresh() bool { return *h == head{paced: h.paced} }
+
+// unasked reports whether the message has waited for no answer of the server's
+// to us and for nobody's leave.
+func (h *head) unasked() bool { return h.stage == stageNew && h.failure == nil && h.held == nil }
 
 // wait is what the client's message waits for.
 type wait uint8
@@ -208,12 +218,40 @@ const (
 // Counts is what happened since the engine last took them.
 type Counts struct {
 	ClientMessages, ServerMessages int64
-	ClientBytes, ServerBytes       int64
-	Verdicts                       [6][3]int64 // class × verdict
-	Rules                          []RuleCount
-	Rows                           []RowCount
-	Holds                          []HoldCount
-	ServerReadOnly                 int64 // errors 25006 under our read-only
+	Allowed                        [6]int64 // statements, by class
+	*Incidents                              // nil where there was nothing of the kind
+}
+
+// Incidents are counts of what is not everyday.
+type Incidents struct {
+	Refused, Disconnected [6]int64 // statements, by class
+	Rules                 []RuleCount
+	Rows                  []RowCount
+	Holds                 []HoldCount
+	ServerReadOnly        int64 // errors 25006 under our read-only
+}
+
+// incidents returns the counts of what is not everyday, to be added to.
+func (s *Session) incidents() *Incidents {
+	if s.Counts.Incidents == nil {
+		s.Counts.Incidents = &Incidents{}
+	}
+	return s.Counts.Incidents
+}
+
+// count counts a decision.
+func (s *Session) count(class inspect.Class, v policy.Verdict) {
+	if int(class) >= len(s.Counts.Allowed) {
+		return
+	}
+	switch v {
+	case policy.Allow:
+		s.Counts.Allowed[class]++
+	case policy.Refuse:
+		s.incidents().Refused[class]++
+	case policy.Disconnect:
+		s.incidents().Disconnected[class]++
+	}
 }
 
 // RuleCount is one decision that a rule settled.
@@ -302,16 +340,16 @@ func (s *Session) Closing() string { return s.closing }
 // Ask returns a text that has to be inspected before the client can be heard
 // again; nil when there is none. It aliases the client's buffer.
 func (s *Session) Ask() ([]byte, inspect.Lexing) {
-	if s.Resting() {
+	if s.Resting() || s.head.ask == nil {
 		return nil, inspect.Lexing{}
 	}
-	return s.head.asked, s.head.lexing
+	return s.head.ask.text, s.head.ask.lexing
 }
 
 // Inspected is the answer to Ask. The engine offers the client's bytes again.
 func (s *Session) Inspected(b *inspect.Batch) {
 	if s.waits() == waitInspection {
-		s.head.batch, s.head.asked, s.head.wait = b, nil, waitNothing
+		s.head.batch, s.head.ask, s.head.wait = b, nil, waitNothing
 	}
 }
 
@@ -334,7 +372,7 @@ func (s *Session) Held() (by string, until time.Time, held bool) {
 	if s.waits() != waitHold {
 		return "", time.Time{}, false
 	}
-	return s.heldBy, s.head.until, true
+	return s.heldBy, s.head.held.until, true
 }
 
 // waits returns what the client's message waits for.
@@ -363,7 +401,7 @@ func (s *Session) Cancel(r *policy.Refusal) bool {
 	if s.waits() != waitHold {
 		return false
 	}
-	s.head.refusal, s.head.rule, s.head.wait = r, "cancel", waitNothing
+	s.head.held.refusal, s.head.wait = r, waitNothing
 	return true
 }
 
@@ -462,6 +500,17 @@ func (s *Session) Harmless() bool {
 		}
 	}
 	return true
+}
+
+// onlyReads reports whether a batch is one query which nothing follows from: it
+// changes nothing, not even how what is sent behind it is read. It is what most
+// batches are, and spares them the questions below, whose answers it implies.
+func onlyReads(b *inspect.Batch) bool {
+	if len(b.Statements) != 1 || b.Class != inspect.Read || b.Why != "" {
+		return false
+	}
+	st := &b.Statements[0]
+	return st.Kind == inspect.KindSelect && st.Hidden == 0 && len(st.Calls) == 0 && st.Set == nil && st.Prepared == nil
 }
 
 // harmless reports whether a batch can change nothing: reads without functions

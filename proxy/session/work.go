@@ -43,6 +43,13 @@ func (s *Session) now() time.Time {
 	return c.read
 }
 
+// origin is what the times of replies are measured from: a time.Time is three
+// words long.
+var origin = time.Now()
+
+// sinceOrigin returns the time, since origin.
+func (s *Session) sinceOrigin() time.Duration { return s.now().Sub(origin) }
+
 // begin notes that the server is sent something and has owed nothing before.
 func (w *working) begin(now time.Time) {
 	w.busy = now
