@@ -112,21 +112,22 @@ func (c *core) conclude() {
 	c.background.Wait()
 	c.mu.Lock()
 	c.s.Lost()
-	entries, cause := c.news(), c.cause
+	entries, cause := c.news(nil), c.cause
 	c.mu.Unlock()
 	c.record(entries)
 	c.owner.Ended(cause)
 }
 
-// news hands the counts to the sink and returns the entries for it.
-func (c *core) news() []journal.Entry {
+// news hands the counts to the sink and returns the entries for it. What the
+// session does not need any more goes to spares.
+func (c *core) news(spares *session.Spares) []journal.Entry {
 	if c.s.Resting() {
 		return nil
 	}
 	c.cfg.Sink.Count(&c.s.Counts)
 	entries := c.s.Entries
 	c.s.Counts, c.s.Entries = session.Counts{}, nil
-	c.s.Rest()
+	c.s.Rest(spares)
 	return entries
 }
 

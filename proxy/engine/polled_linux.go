@@ -341,6 +341,7 @@ func (p *polled) pump(fresh []byte) {
 	}
 	n := 0
 	if len(data) > 0 && !p.asking && !p.aside && !p.told {
+		p.s.Wake(&p.loop.spares)
 		n = p.s.FromClient(data)
 		p.starved = p.starved && n == 0
 	}
@@ -439,6 +440,7 @@ func (p *polled) heardServer(fresh []byte) {
 	if fresh == nil {
 		data = h.rest()
 	}
+	p.s.Wake(&p.loop.spares)
 	n := p.s.FromServer(data)
 	waiting := len(p.client.rest()) > 0 && !p.asking && p.s.WaitsForReplies()
 	useless := p.gone && p.client.err != nil && (p.s.Harmless() || p.client.bytes-p.client.lost > maxUnread)
@@ -483,7 +485,7 @@ func (p *polled) tell() {
 	}
 	login := !p.loggedIn && p.s.LoggedIn()
 	p.loggedIn = p.loggedIn || login
-	entries := p.news()
+	entries := p.news(&p.loop.spares)
 	switch {
 	case len(entries) == 0 && !login:
 		return

@@ -118,6 +118,7 @@ type loop struct {
 	events  [loopEvents]unix.EpollEvent
 	started atomic.Bool // a goroutine was started that may wait for the loop's processor
 	ended   chan struct{}
+	spares  session.Spares
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
@@ -224,9 +225,9 @@ func (l *loop) await(timeout uintptr, keep bool) int {
 	var errno syscall.Errno
 	events := uintptr(unsafe.Pointer(&l.events))
 	if keep {
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
 	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+		n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
 	}
 	if errno != 0 && errno != unix.EINTR {
 		panic("epoll_wait: " + errno.Error()) // only a descriptor of ours that is not ours any more

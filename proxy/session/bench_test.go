@@ -81,6 +81,7 @@ func exchanges() map[string]exchange {
 }
 
 func around(s *Session, x exchange, segments [][]byte) [][]byte {
+	s.Wake(spares)
 	s.FromClient(x.client)
 	segments = s.ToServer.Take(segments)
 	taken(s)
@@ -90,10 +91,13 @@ func around(s *Session, x exchange, segments [][]byte) [][]byte {
 	return segments
 }
 
+// spares is what an engine has.
+var spares = &Spares{}
+
 // taken is what an engine does after every event.
 func taken(s *Session) {
 	s.Counts, s.Entries = Counts{}, nil
-	s.Rest()
+	s.Rest(spares)
 }
 
 func TestRelayAllocatesNothing(t *testing.T) {

@@ -80,7 +80,7 @@ func (s *Session) hearClient(b []byte) (n int) {
 		s.head = head{}
 		n += len(m)
 		if !owed && s.out.Len() > 0 {
-			s.work.begin(s.now())
+			s.work.begin(s.moment())
 		}
 	}
 	return n

@@ -27,7 +27,7 @@ func (s *Session) passes(b *inspect.Batch) bool {
 // under way.
 func (s *Session) beginsIn(snap *policy.Snapshot) {
 	if s.settled() && s.status() == policy.TxIdle {
-		s.tx.epoch, s.tx.since = snap.Epoch, s.now()
+		s.tx.epoch, s.tx.since = snap.Epoch, s.moment()
 	}
 }
 
@@ -184,7 +184,7 @@ func (s *Session) waitHold(cause, by string, until time.Time, d *policy.Decision
 	}
 	s.holding = true
 	if s.heldBy != by {
-		s.heldBy, s.stateSince = by, s.now()
+		s.heldBy, s.stateSince = by, s.moment()
 	}
 	s.head.wait, s.head.held.until, s.head.held.cause = waitHold, until, cause
 	return block, false

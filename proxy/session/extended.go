@@ -75,7 +75,7 @@ func (s *Session) refuseExtended(b *inspect.Batch, d *policy.Decision, kind byte
 	}
 	r := s.out.push('P', refuse)
 	r.few = &rarities{refusal: d.Refusal, rule: d.Rule, name: name}
-	r.began = s.sinceOrigin()
+	r.began = s.moment()
 	if kind == 'P' {
 		r.old = s.prep.of(false).get([]byte(name))
 		s.prep.of(false).set(name, slot{nil, r.seq})
@@ -440,7 +440,7 @@ func (s *Session) pushExecute(b *inspect.Batch) *reply {
 	if onlyReads(b) {
 		r := s.out.push('E', reads)
 		if r != nil {
-			r.batch, r.began, s.ran = b, s.sinceOrigin(), r.seq
+			r.batch, r.began, s.ran = b, s.moment(), r.seq
 		}
 		return r
 	}
@@ -455,7 +455,7 @@ func (s *Session) pushExecute(b *inspect.Batch) *reply {
 		return nil
 	}
 	s.out.runs(r, b)
-	r.began, s.ran = s.sinceOrigin(), r.seq
+	r.began, s.ran = s.moment(), r.seq
 	s.seg.control = s.seg.control || controls(b)
 	if endsBlock(b) {
 		s.seg.armed, s.seg.ended = false, true

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	"lockkeeper/inspect"
 	"lockkeeper/policy"
 )
@@ -43,7 +41,7 @@ type reply struct {
 
 	seq   uint64
 	batch *inspect.Batch // Query and Execute: what runs
-	began time.Duration  // Query and Execute: since origin
+	began moment         // Query and Execute
 	old   slot           // Parse, Bind and Close: what the name stood for before
 	few   *rarities
 }

@@ -105,6 +105,9 @@ func (p *Prepared) forgetPortals(seq uint64) {
 	if p.portal.seq < seq {
 		p.portal = slot{}
 	}
+	if len(p.portals) == 0 {
+		return // as in most sessions
+	}
 	for name, v := range p.portals {
 		if v.seq < seq {
 			delete(p.portals, name)

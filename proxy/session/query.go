@@ -134,7 +134,7 @@ func (s *Session) endOfSegment() flag {
 func (s *Session) pushQuery(b *inspect.Batch) *reply {
 	r := s.out.push('Q', s.endOfSegment())
 	s.out.runs(r, b)
-	r.began, s.ran = s.sinceOrigin(), r.seq
+	r.began, s.ran = s.moment(), r.seq
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{} // a Query ends what a Sync would have ended
 	return r
@@ -181,7 +181,7 @@ const int4abs = "\x00\x00\x05\x75"
 func (s *Session) owe(kind byte, refusal *policy.Refusal, rule string) {
 	r := s.out.push(kind, refuse)
 	r.few = &rarities{refusal: refusal, rule: rule}
-	r.began = s.sinceOrigin()
+	r.began = s.moment()
 	s.tx.mixed = s.tx.mixed || s.seg.open
 	s.seg = segment{}
 }
@@ -247,7 +247,7 @@ func (s *Session) functionCall(m []byte, size int) action {
 	}
 	r := s.out.push('F', 0)
 	s.out.runs(r, b)
-	r.began, s.ran = s.sinceOrigin(), r.seq
+	r.began, s.ran = s.moment(), r.seq
 	if d.Obligations.ReadOnly {
 		r.flags |= readOnly
 	}

@@ -26,10 +26,10 @@ type Running struct {
 
 // Running returns what the server works on.
 func (s *Session) Running() Running {
-	if !s.auth.done || s.out.Len() == 0 || s.work.query.IsZero() {
+	if !s.auth.done || s.out.Len() == 0 || s.work.query == never {
 		return Running{}
 	}
-	x := Running{PID: s.pid, Since: s.work.busy}
+	x := Running{PID: s.pid, Since: s.work.busy.time()}
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		b := s.behindReply(s.out.at(seq))
 		if b == nil {

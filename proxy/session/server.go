@@ -340,7 +340,7 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 	now := s.now()
 	e := s.entry(journal.StatementEntry, nil)
 	e.Text, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
-	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", now.Sub(origin)-h.began, callsWords(st)
+	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", momentOf(now).since(h.began), callsWords(st)
 	if changesRows(st) {
 		e.Rows = rows
 		s.written += rows
@@ -426,7 +426,7 @@ func (s *Session) Lost() {
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		if r := s.out.at(seq); r.mayWrite() {
 			e := s.entry(journal.StatementEntry, r.batch)
-			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.sinceOrigin()-r.began
+			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.moment().since(r.began)
 			s.Entries = append(s.Entries, e)
 			s.tx.journaled = true
 		}
@@ -447,7 +447,7 @@ func (s *Session) readyForQuery(m wire.Message) action {
 	if body := m.Body(); len(body) > 0 {
 		status = policy.TxStatus(body[0])
 	}
-	now := s.now()
+	now := s.moment()
 	was := s.tx.status
 	s.tx.implicit = status == policy.TxActive && (s.tx.implicit || s.tx.mixed && !s.tx.block)
 	s.tx.mixed = s.tx.mixed && s.out.Len() > 1
@@ -637,7 +637,7 @@ func (s *Session) journalFailure(h *reply, code string) {
 		}
 		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
 	}
-	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.sinceOrigin()-h.began
+	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.moment().since(h.began)
 	s.Entries = append(s.Entries, e)
 }
 

@@ -57,54 +57,53 @@ type Catalog interface {
 // its methods are events, and what is to be done is collected in ToServer and
 // ToClient and told by its accessors. It is not safe for concurrent use.
 type Session struct {
-	ToServer, ToClient wire.Out
-	*scratch
+	*scratch // first what every message needs, close together
 
-	id             uint64
-	host           Host
-	catalog        Catalog
-	statementBytes int
-	replication    bool
-	sub            *policy.Subject // replaced, never changed, when application or tags do
+	host    Host
+	catalog Catalog
+	sub     *policy.Subject // replaced, never changed, when application or tags do
+	out     Outstanding
 
-	out  Outstanding
-	prep Prepared
 	seg  segment // what was sent since the last Sync
-	tx   transaction
-	work working
 	auth authentication
-	dir  [2]stream      // client, server
-	long *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
 
-	copyIn   bool            // the server reads COPY data
-	copyFail *policy.Refusal // CopyFail was sent in place of CopyDone
+	copyIn      bool // the server reads COPY data
+	deaf        bool // nothing from the client is read any more
+	replication bool
+	unseen      bool           // something was run that may have prepared statements unseen
+	utf8        bool           // client_encoding is UTF8: positions count runes
+	holding     bool           // a place for held sessions is taken
+	lexing      inspect.Lexing // as scs and enc say
 
-	pid       uint32
-	key       []byte
-	lexing    inspect.Lexing
+	dir        [2]stream  // client, server
+	settings   *restoring // session settings of ours to put back
+	cancelling int        // cancel requests of ours that are under way
+	awaiting   int        // replies of ours that the client's message waits for
+	tx         transaction
+	work       working
+	closing    string // why the session ends; "" while it lives
+
+	ToServer, ToClient wire.Out
+
+	prep           Prepared
+	statementBytes int
+	leftover       []string           // statements of ours whose Close was skipped
+	ran            uint64             // the reply of the client's youngest Query, Execute or FunctionCall
+	statement      *inspect.Statement // the last one
+	fingerprint    *inspect.Fingerprint
+	stateSince     moment
+	overdue        *policy.Refusal // what the server runs is being cancelled, and this is why
+	long           *inspect.Gauge  // of the text that is being passed on without having been inspected; nil where none is
+	copyFail       *policy.Refusal // CopyFail was sent in place of CopyDone
+
+	id        uint64
+	names     uint64 // statements of ours, for their names
+	written   int64
+	heldBy    string
 	scs, enc  string
-	unseen    bool // something was run that may have prepared statements unseen
-	utf8      bool // client_encoding is UTF8: positions count runes
 	behaviour []string
-
-	awaiting int        // replies of ours that the client's message waits for
-	names    uint64     // statements of ours, for their names
-	ran      uint64     // the reply of the client's youngest Query, Execute or FunctionCall
-	leftover []string   // statements of ours whose Close was skipped
-	settings *restoring // session settings of ours to put back
-
-	overdue    *policy.Refusal // what the server runs is being cancelled, and this is why
-	cancelling int             // cancel requests of ours that are under way
-
-	statement   *inspect.Statement // the last one
-	fingerprint *inspect.Fingerprint
-	written     int64
-	stateSince  time.Time
-	heldBy      string
-	holding     bool // a place for held sessions is taken
-
-	closing string // why the session ends; "" while it lives
-	deaf    bool   // nothing from the client is read any more
+	key       []byte
+	pid       uint32
 }
 
 // head is the client's message that is being worked on while it waits.
@@ -181,7 +180,7 @@ type transaction struct {
 	armed     bool            // we made it READ ONLY
 	lexing    bool            // scs or enc have changed in it
 	armedTop  bool            // directly behind its BEGIN: no ROLLBACK TO or RELEASE undoes it
-	since     time.Time
+	since     moment
 	number    uint64
 	rows      int64
 	journaled bool // has statement entries
@@ -278,7 +277,7 @@ type HoldCount struct {
 func New(cfg Config, host Host) *Session {
 	s := &Session{
 		id: cfg.ID, host: host, catalog: cfg.Catalog, statementBytes: cfg.StatementBytes, replication: cfg.Replication,
-		sub: &cfg.Subject, stateSince: host.Now(),
+		sub: &cfg.Subject, stateSince: momentOf(host.Now()),
 	}
 	s.wake()
 	s.work.asked = s.stateSince
@@ -562,14 +561,14 @@ type State struct {
 // State returns what operators see.
 func (s *Session) State() State {
 	st := State{
-		State: s.stateName(), Since: s.stateSince, Fingerprint: s.fingerprint,
+		State: s.stateName(), Since: s.stateSince.time(), Fingerprint: s.fingerprint,
 		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
-		Asked: s.work.asked, Prepared: len(s.prep.statements),
+		Asked: s.work.asked.time(), Prepared: len(s.prep.statements),
 	}
-	if st.State == "active" && !s.work.query.IsZero() {
-		st.Since = s.work.query
+	if st.State == "active" && s.work.query != never {
+		st.Since = s.work.query.time()
 		if s.out.Len() > 0 {
-			st.Running = s.work.busy
+			st.Running = s.work.busy.time()
 		}
 	}
 	if s.statement != nil {
@@ -580,7 +579,7 @@ func (s *Session) State() State {
 		st.HeldBy = s.heldBy
 	}
 	if s.tx.status != policy.TxIdle {
-		st.TxSince = s.tx.since
+		st.TxSince = s.tx.since.time()
 	}
 	return st
 }

@@ -18,11 +18,34 @@ type Work struct {
 // working is Work that goes on.
 type working struct {
 	done  Work
-	query time.Time // begin of the exchange with the server; zero while there is none
-	tx    time.Time // begin of its transaction, which may outlast it
-	asked time.Time // begin of the last exchange
-	busy  time.Time // since when the server owes something: a Flush may end that before the exchange ends
+	query moment // begin of the exchange with the server; never while there is none
+	tx    moment // begin of its transaction, which may outlast it
+	asked moment // begin of the last exchange
+	busy  moment // since when the server owes something: a Flush may end that before the exchange ends
 }
+
+// moment is a time, in nanoseconds since origin: a time.Time is three times as
+// long, and an idle session keeps seven of them.
+type moment int64
+
+// never is no moment.
+const never moment = 0
+
+// origin is before every moment.
+var origin = time.Now()
+
+func momentOf(t time.Time) moment { return moment(t.Sub(origin)) }
+
+// time returns the moment as everybody else has it.
+func (m moment) time() time.Time {
+	if m == never {
+		return time.Time{}
+	}
+	return origin.Add(time.Duration(m))
+}
+
+// since returns how long before was before.
+func (m moment) since(before moment) time.Duration { return time.Duration(m - before) }
 
 // clock is the time at which bytes were heard. It is read at most once for each
 // call of FromClient and FromServer: what one of them carries came together.
@@ -30,6 +53,9 @@ type clock struct {
 	hearing bool
 	read    time.Time
 }
+
+// moment returns the time.
+func (s *Session) moment() moment { return momentOf(s.now()) }
 
 // now returns the time.
 func (s *Session) now() time.Time {
@@ -43,22 +69,15 @@ func (s *Session) now() time.Time {
 	return c.read
 }
 
-// origin is what the times of replies are measured from: a time.Time is three
-// words long.
-var origin = time.Now()
-
-// sinceOrigin returns the time, since origin.
-func (s *Session) sinceOrigin() time.Duration { return s.now().Sub(origin) }
-
 // begin notes that the server is sent something and has owed nothing before.
-func (w *working) begin(now time.Time) {
+func (w *working) begin(now moment) {
 	w.busy = now
-	if !w.query.IsZero() {
+	if w.query != never {
 		return
 	}
 	w.query, w.asked = now, now
 	w.done.Queries++
-	if w.tx.IsZero() {
+	if w.tx == never {
 		w.tx = now
 		w.done.Transactions++
 	}
@@ -66,16 +85,16 @@ func (w *working) begin(now time.Time) {
 
 // exchangeEnds is told that the client sees a ReadyForQuery. What it has sent
 // behind that begins now.
-func (s *Session) exchangeEnds(now time.Time, status policy.TxStatus) {
+func (s *Session) exchangeEnds(now moment, status policy.TxStatus) {
 	w := &s.work
-	if w.query.IsZero() {
+	if w.query == never {
 		return
 	}
-	w.done.QueryTime += now.Sub(w.query)
-	w.query = time.Time{}
+	w.done.QueryTime += now.since(w.query)
+	w.query = never
 	if status == policy.TxIdle {
-		w.done.TransactionTime += now.Sub(w.tx)
-		w.tx = time.Time{}
+		w.done.TransactionTime += now.since(w.tx)
+		w.tx = never
 	}
 	if !s.settled() {
 		w.begin(now)
