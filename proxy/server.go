@@ -599,6 +599,13 @@ func (h host) Lookup(text []byte, lex inspect.Lexing) *inspect.Batch {
 func (h host) Gauge(lex inspect.Lexing) *inspect.Gauge { return h.s.deps.Inspector.Gauge(lex) }
 func (h host) Snapshot() *policy.Snapshot              { return h.s.deps.Decider.Current() }
 func (h host) Now() time.Time                          { return h.s.deps.Now() }
+
+// Elapsed: see session.Host. Only differences matter.
+func (h host) Elapsed() time.Duration { return time.Since(began) }
+
+// began is before everything that is measured.
+var began = time.Now().Add(-time.Second)
+
 func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
 	return h.s.pacer.wait(limits, now)
 }

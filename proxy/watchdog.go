@@ -71,7 +71,7 @@ func (s *Server) watchLoop(stop <-chan struct{}, done chan<- struct{}) {
 // answer delays no other.
 func (w *watchdog) look() {
 	now := w.s.deps.Now()
-	for key, list := range w.suspects(now) {
+	for key, list := range w.suspects() {
 		p := w.post(key, list[0].conn)
 		p.used = now
 		if p.busy.Swap(true) {
@@ -88,20 +88,21 @@ func (w *watchdog) look() {
 // suspects returns the sessions that may have waited for a lock for too long,
 // by where their server processes are. It allocates nothing for the others: it
 // looks at all of them twice a second.
-func (w *watchdog) suspects(now time.Time) map[postKey][]suspect {
+func (w *watchdog) suspects() map[postKey][]suspect {
 	shortest := w.s.deps.Decider.Current().ShortestLockLimit()
 	if shortest == 0 {
 		return nil
 	}
 	w.seen = w.s.appendAll(w.seen[:0])
 	defer clear(w.seen)
+	elapsed := host{w.s}.Elapsed()
 	var out map[postKey][]suspect
 	var one suspect
 	ask := func(x *session.Session) { one.Running, one.sub = x.Running(), x.Subject() }
 	for _, c := range w.seen {
 		one.conn = c
 		c.pair.Do(ask)
-		if one.PID == 0 || one.Since.IsZero() || now.Sub(one.Since) < shortest {
+		if one.PID == 0 || one.Since == 0 || elapsed-one.Since < shortest {
 			continue
 		}
 		if out == nil {

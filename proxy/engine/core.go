@@ -119,15 +119,15 @@ func (c *core) conclude() {
 }
 
 // news hands the counts to the sink and returns the entries for it. What the
-// session does not need any more goes to spares.
-func (c *core) news(spares *session.Spares) []journal.Entry {
+// session does not need any more stays in the shift, if there is one.
+func (c *core) news(f *session.Shift) []journal.Entry {
 	if c.s.Resting() {
 		return nil
 	}
 	c.cfg.Sink.Count(&c.s.Counts)
 	entries := c.s.Entries
 	c.s.Counts, c.s.Entries = session.Counts{}, nil
-	c.s.Rest(spares)
+	c.s.Rest(f)
 	return entries
 }
 

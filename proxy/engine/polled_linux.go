@@ -30,7 +30,8 @@ var errNotNow = errors.New("the socket is not ready")
 // wait (a parse, a full journal) is done aside, by a goroutine that comes back.
 type polled struct {
 	core
-	loop *loop
+	loop  *loop
+	shift *session.Shift // the loop's, while it works on the pair; else nil
 
 	client  half
 	server  half
@@ -135,6 +136,7 @@ func (p *polled) ready(s side, events uint32, buf []byte) {
 	if p.ended {
 		return
 	}
+	p.shift = &p.loop.shift
 	h := &p.client
 	if s == serverSide {
 		h = &p.server
@@ -150,6 +152,7 @@ func (p *polled) ready(s side, events uint32, buf []byte) {
 		p.readServer(buf)
 	}
 	p.settle()
+	p.shift = nil
 }
 
 // settle does what may have become due after an event, and has the loop watch
@@ -341,7 +344,7 @@ func (p *polled) pump(fresh []byte) {
 	}
 	n := 0
 	if len(data) > 0 && !p.asking && !p.aside && !p.told {
-		p.s.Wake(&p.loop.spares)
+		p.s.Wake(p.shift)
 		n = p.s.FromClient(data)
 		p.starved = p.starved && n == 0
 	}
@@ -440,7 +443,7 @@ func (p *polled) heardServer(fresh []byte) {
 	if fresh == nil {
 		data = h.rest()
 	}
-	p.s.Wake(&p.loop.spares)
+	p.s.Wake(p.shift)
 	n := p.s.FromServer(data)
 	waiting := len(p.client.rest()) > 0 && !p.asking && p.s.WaitsForReplies()
 	useless := p.gone && p.client.err != nil && (p.s.Harmless() || p.client.bytes-p.client.lost > maxUnread)
@@ -485,7 +488,7 @@ func (p *polled) tell() {
 	}
 	login := !p.loggedIn && p.s.LoggedIn()
 	p.loggedIn = p.loggedIn || login
-	entries := p.news(&p.loop.spares)
+	entries := p.news(p.shift)
 	switch {
 	case len(entries) == 0 && !login:
 		return

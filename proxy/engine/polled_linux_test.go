@@ -22,6 +22,7 @@ import (
 type pausing struct{ session.Host }
 
 func (pausing) Lookup([]byte, inspect.Lexing) *inspect.Batch { return reads }
+func (pausing) Elapsed() time.Duration                       { return 1 }
 func (pausing) Now() time.Time                               { return time.Unix(1, 0) }
 func (pausing) Hold() bool                                   { return true }
 func (pausing) LetGo()                                       {}

@@ -118,7 +118,7 @@ type loop struct {
 	events  [loopEvents]unix.EpollEvent
 	started atomic.Bool // a goroutine was started that may wait for the loop's processor
 	ended   chan struct{}
-	spares  session.Spares
+	shift   session.Shift
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
@@ -179,6 +179,7 @@ func (l *loop) run() {
 	var pairs [loopEvents]*polled
 	for n := 0; ; {
 		n = l.wait(n > 0)
+		l.shift.Clock.Reset()
 		events := l.events[:n]
 		l.mu.Lock()
 		for i := range events {

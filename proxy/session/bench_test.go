@@ -26,6 +26,7 @@ func (k *knowing) Begun([]policy.Throttle, time.Time)                  {}
 func (k *knowing) Charge([]policy.Throttle, int64, time.Time)          {}
 func (k *knowing) Hold() bool                                          { return true }
 func (k *knowing) LetGo()                                              {}
+func (k *knowing) Elapsed() time.Duration                              { return 1 }
 func (k *knowing) Now() time.Time                                      { return time.Unix(1, 0) }
 
 func newKnowing(tb testing.TB) *knowing {
@@ -81,23 +82,24 @@ func exchanges() map[string]exchange {
 }
 
 func around(s *Session, x exchange, segments [][]byte) [][]byte {
-	s.Wake(spares)
+	s.Wake(shift)
 	s.FromClient(x.client)
 	segments = s.ToServer.Take(segments)
 	taken(s)
+	s.Wake(shift)
 	s.FromServer(x.server)
 	segments = s.ToClient.Take(segments)
 	taken(s)
 	return segments
 }
 
-// spares is what an engine has.
-var spares = &Spares{}
+// shift is what an engine has.
+var shift = &Shift{}
 
 // taken is what an engine does after every event.
 func taken(s *Session) {
 	s.Counts, s.Entries = Counts{}, nil
-	s.Rest(spares)
+	s.Rest(shift)
 }
 
 func TestRelayAllocatesNothing(t *testing.T) {

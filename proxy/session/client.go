@@ -22,10 +22,9 @@ const (
 // It stops early where it needs more bytes (ClientNeed), has a question (Ask),
 // holds the message (Held) or waits for replies of the server.
 func (s *Session) FromClient(b []byte) (n int) {
-	s.wake()
-	s.clock.hearing = true
+	s.hearing()
 	n = s.hearClient(b)
-	s.clock = clock{}
+	s.clock = nil
 	return n
 }
 

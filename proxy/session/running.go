@@ -11,7 +11,7 @@ import (
 // the locks that it waits for.
 type Running struct {
 	PID   uint32
-	Since time.Time // tells one exchange from the next; zero: nothing that waits for locks
+	Since time.Duration // Host.Elapsed; tells one exchange from the next; zero: nothing that waits for locks
 
 	// Weakest is the weakest mode of a lock that it is not to wait for. Whatever
 	// runs is not to wait for one behind which readers or writers queue; DDL for
@@ -29,7 +29,7 @@ func (s *Session) Running() Running {
 	if !s.auth.done || s.out.Len() == 0 || s.work.query == never {
 		return Running{}
 	}
-	x := Running{PID: s.pid, Since: s.work.busy.time()}
+	x := Running{PID: s.pid, Since: time.Duration(s.work.busy)}
 	for seq := s.out.first; seq < s.out.next; seq++ {
 		b := s.behindReply(s.out.at(seq))
 		if b == nil {

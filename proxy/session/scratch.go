@@ -15,52 +15,44 @@ type scratch struct {
 	Counts  Counts
 	Entries []journal.Entry
 
-	head     head // the client's message being worked on
-	clock    clock
+	head     head            // the client's message being worked on
+	clock    *Clock          // while bytes are heard
+	own      Clock           // where no shift has one
 	replies  []reply         // the ring of Outstanding
 	decision policy.Decision // about the message at hand; here so that it is not allocated
 	answers  []string        // first columns of rows that we asked for
 }
 
-// Spares keep what idle sessions have given back, so that a statement costs no
-// allocation. Nil is those that all share who have none of their own, from which
-// the garbage collector takes what nobody needs.
-type Spares struct {
-	mu   sync.Mutex
-	free []*scratch
+// Shift is what the sessions of one engine loop share while it works on them: the
+// time, and what idle ones have given back. It is for one goroutine. Nil is what
+// all share who have none.
+type Shift struct {
+	Clock  Clock
+	spares []*scratch
 }
 
-// maxSpares is how many Spares keep of their own.
+// maxSpares is how many a Shift keeps; what is beyond goes to all.
 const maxSpares = 64
 
+// shared has spares for whoever has no Shift; what nobody needs the garbage
+// collector takes.
 var shared = sync.Pool{New: func() any { return &scratch{} }}
 
-func (p *Spares) get() *scratch {
-	if p != nil {
-		p.mu.Lock()
-		if last := len(p.free) - 1; last >= 0 {
-			x := p.free[last]
-			p.free = p.free[:last]
-			p.mu.Unlock()
-			return x
-		}
-		p.mu.Unlock()
+func (f *Shift) take() *scratch {
+	if f != nil && len(f.spares) > 0 {
+		last := len(f.spares) - 1
+		x := f.spares[last]
+		f.spares = f.spares[:last]
+		return x
 	}
 	x, _ := shared.Get().(*scratch) // nothing else is put in
 	return x
 }
 
-func (p *Spares) put(x *scratch) {
-	if p != nil {
-		p.mu.Lock()
-		room := len(p.free) < maxSpares
-		if room {
-			p.free = append(p.free, x)
-		}
-		p.mu.Unlock()
-		if room {
-			return
-		}
+func (f *Shift) keep(x *scratch) {
+	if f != nil && len(f.spares) < maxSpares {
+		f.spares = append(f.spares, x)
+		return
 	}
 	shared.Put(x)
 }
@@ -68,16 +60,28 @@ func (p *Spares) put(x *scratch) {
 // spareReplies is how long a ring may be that is kept for others.
 const spareReplies = 64
 
-// Wake takes what Rest has given back. Events do so themselves, from what all
-// share.
-func (s *Session) Wake(from *Spares) {
+// Wake takes what Rest has given back, before an event in a shift. Outside of
+// one, events do so themselves.
+func (s *Session) Wake(f *Shift) {
 	if s.scratch == nil {
-		s.scratch = from.get()
-		s.out.ring = s.scratch.replies
+		s.scratch = f.take()
+		s.out.ring = s.replies
+	}
+	if f != nil {
+		s.clock = &f.Clock
 	}
 }
 
 func (s *Session) wake() { s.Wake(nil) }
+
+// hearing takes the time of what is heard, as far as no shift has one.
+func (s *Session) hearing() {
+	s.wake()
+	if s.clock == nil {
+		s.own.Reset()
+		s.clock = &s.own
+	}
+}
 
 // Resting reports whether nothing has happened since Rest has given back what
 // an idle session does not need.
@@ -85,7 +89,7 @@ func (s *Session) Resting() bool { return s.scratch == nil }
 
 // Rest gives back what an idle session does not need, if it is one. Counts and
 // Entries must have been taken.
-func (s *Session) Rest(to *Spares) {
+func (s *Session) Rest(f *Shift) {
 	x := s.scratch
 	if x == nil || s.out.Len() > 0 || s.awaiting > 0 || !x.head.fresh() {
 		return
@@ -101,6 +105,7 @@ func (s *Session) Rest(to *Spares) {
 		x.decision = policy.Decision{}
 	}
 	x.head.paced = false
+	x.clock = nil
 	s.scratch, s.out.ring = nil, nil
-	to.put(x)
+	f.keep(x)
 }

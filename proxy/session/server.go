@@ -19,10 +19,9 @@ const maxLook = 1 << 20
 // before, and returns how many it took. Taken bytes may be aliased by ToClient.
 // It stops early only where it needs more bytes (ServerNeed).
 func (s *Session) FromServer(b []byte) (n int) {
-	s.wake()
-	s.clock.hearing = true
+	s.hearing()
 	n = s.hearServer(b)
-	s.clock = clock{}
+	s.clock = nil
 	return n
 }
 
@@ -337,10 +336,9 @@ func (s *Session) forgetStatements(seq uint64) {
 
 // wrote counts and journals a statement that may have changed something.
 func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
-	now := s.now()
 	e := s.entry(journal.StatementEntry, nil)
 	e.Text, e.Class, e.Statement, e.Tables = h.batch.Fingerprint, st.Class.String(), string(st.Kind), tables(st)
-	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", momentOf(now).since(h.began), callsWords(st)
+	e.Verdict, e.Outcome, e.Duration, e.Detail = policy.Allow.String(), "ok", s.moment().since(h.began), callsWords(st)
 	if changesRows(st) {
 		e.Rows = rows
 		s.written += rows
@@ -350,7 +348,7 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 			n.Rows = append(n.Rows, RowCount{*rel, st.Kind, rows})
 		}
 		if limits := h.its().throt; len(limits) > 0 && rows > 0 {
-			s.host.Charge(limits, rows, now)
+			s.host.Charge(limits, rows, s.now())
 		}
 	}
 	s.Entries = append(s.Entries, e)

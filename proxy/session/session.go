@@ -29,8 +29,11 @@ type Host interface {
 	// Hold takes a place for a held session, if there is one; LetGo gives it back.
 	Hold() bool
 	LetGo()
-	// Now is the clock.
+	// Now is the time as people have it.
 	Now() time.Time
+	// Elapsed is the time since the process began, or a little before: what is
+	// measured by it no change of the clock touches. It is never 0.
+	Elapsed() time.Duration
 }
 
 // Config is what a session knows of its connection from the start.
@@ -277,7 +280,7 @@ type HoldCount struct {
 func New(cfg Config, host Host) *Session {
 	s := &Session{
 		id: cfg.ID, host: host, catalog: cfg.Catalog, statementBytes: cfg.StatementBytes, replication: cfg.Replication,
-		sub: &cfg.Subject, stateSince: momentOf(host.Now()),
+		sub: &cfg.Subject, stateSince: moment(host.Elapsed()),
 	}
 	s.wake()
 	s.work.asked = s.stateSince
@@ -561,14 +564,14 @@ type State struct {
 // State returns what operators see.
 func (s *Session) State() State {
 	st := State{
-		State: s.stateName(), Since: s.stateSince.time(), Fingerprint: s.fingerprint,
+		State: s.stateName(), Since: s.timeOf(s.stateSince), Fingerprint: s.fingerprint,
 		RowsWritten: s.written, TxRows: s.tx.rows, PID: s.pid,
-		Asked: s.work.asked.time(), Prepared: len(s.prep.statements),
+		Asked: s.timeOf(s.work.asked), Prepared: len(s.prep.statements),
 	}
 	if st.State == "active" && s.work.query != never {
-		st.Since = s.work.query.time()
+		st.Since = s.timeOf(s.work.query)
 		if s.out.Len() > 0 {
-			st.Running = s.work.busy.time()
+			st.Running = s.timeOf(s.work.busy)
 		}
 	}
 	if s.statement != nil {
@@ -579,7 +582,7 @@ func (s *Session) State() State {
 		st.HeldBy = s.heldBy
 	}
 	if s.tx.status != policy.TxIdle {
-		st.TxSince = s.tx.since.time()
+		st.TxSince = s.timeOf(s.tx.since)
 	}
 	return st
 }

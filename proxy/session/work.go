@@ -24,49 +24,54 @@ type working struct {
 	busy  moment // since when the server owes something: a Flush may end that before the exchange ends
 }
 
-// moment is a time, in nanoseconds since origin: a time.Time is three times as
-// long, and an idle session keeps seven of them.
-type moment int64
+// moment is a time: Host.Elapsed. A time.Time is three times as long, and an idle
+// session keeps seven of them.
+type moment time.Duration
 
 // never is no moment.
 const never moment = 0
 
-// origin is before every moment.
-var origin = time.Now()
+// since returns how long before was before.
+func (m moment) since(before moment) time.Duration { return max(0, time.Duration(m-before)) }
 
-func momentOf(t time.Time) moment { return moment(t.Sub(origin)) }
-
-// time returns the moment as everybody else has it.
-func (m moment) time() time.Time {
+// timeOf returns a moment as people have it.
+func (s *Session) timeOf(m moment) time.Time {
 	if m == never {
 		return time.Time{}
 	}
-	return origin.Add(time.Duration(m))
+	return s.host.Now().Add(time.Duration(m) - s.host.Elapsed())
 }
 
-// since returns how long before was before.
-func (m moment) since(before moment) time.Duration { return time.Duration(m - before) }
-
-// clock is the time at which bytes were heard. It is read at most once for each
-// call of FromClient and FromServer: what one of them carries came together.
-type clock struct {
-	hearing bool
-	read    time.Time
+// Clock is the time at which bytes were heard. It is read when somebody first
+// asks for it, and is the same until Reset: what is heard together came together.
+type Clock struct {
+	now    time.Time
+	moment moment
 }
+
+// Reset lets the time go on.
+func (c *Clock) Reset() { *c = Clock{} }
 
 // moment returns the time.
-func (s *Session) moment() moment { return momentOf(s.now()) }
+func (s *Session) moment() moment {
+	if s.scratch == nil || s.clock == nil {
+		return moment(s.host.Elapsed())
+	}
+	if s.clock.moment == never {
+		s.clock.moment = moment(s.host.Elapsed())
+	}
+	return s.clock.moment
+}
 
-// now returns the time.
+// now returns the time as people have it.
 func (s *Session) now() time.Time {
-	if s.scratch == nil || !s.clock.hearing {
+	if s.scratch == nil || s.clock == nil {
 		return s.host.Now()
 	}
-	c := &s.clock
-	if c.read.IsZero() {
-		c.read = s.host.Now()
+	if s.clock.now.IsZero() {
+		s.clock.now = s.host.Now()
 	}
-	return c.read
+	return s.clock.now
 }
 
 // begin notes that the server is sent something and has owed nothing before.
