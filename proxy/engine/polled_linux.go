@@ -30,8 +30,7 @@ var errNotNow = errors.New("the socket is not ready")
 // wait (a parse, a full journal) is done aside, by a goroutine that comes back.
 type polled struct {
 	core
-	loop  *loop
-	shift *session.Shift // the loop's, while it works on the pair; else nil
+	loop *loop
 
 	client  half
 	server  half
@@ -39,6 +38,7 @@ type polled struct {
 	starved bool  // the budget had no more for the client's buffer; nothing is read until the session has taken something
 	aside   bool  // something slow comes before whatever is to be written
 	shut    bool  // the server knows that the client has ended
+	onShift bool  // the loop is working on it
 	leaving bool  // the pair ends when the client has everything
 }
 
@@ -136,7 +136,7 @@ func (p *polled) ready(s side, events uint32, buf []byte) {
 	if p.ended {
 		return
 	}
-	p.shift = &p.loop.shift
+	p.onShift = true
 	h := &p.client
 	if s == serverSide {
 		h = &p.server
@@ -152,7 +152,16 @@ func (p *polled) ready(s side, events uint32, buf []byte) {
 		p.readServer(buf)
 	}
 	p.settle()
-	p.shift = nil
+	p.onShift = false
+}
+
+// shift returns what the loop has for the session that it works on; nil outside
+// of its goroutine.
+func (p *polled) shift() *session.Shift {
+	if !p.onShift {
+		return nil
+	}
+	return &p.loop.shift
 }
 
 // settle does what may have become due after an event, and has the loop watch
@@ -344,7 +353,7 @@ func (p *polled) pump(fresh []byte) {
 	}
 	n := 0
 	if len(data) > 0 && !p.asking && !p.aside && !p.told {
-		p.s.Wake(p.shift)
+		p.s.Wake(p.shift())
 		n = p.s.FromClient(data)
 		p.starved = p.starved && n == 0
 	}
@@ -443,7 +452,7 @@ func (p *polled) heardServer(fresh []byte) {
 	if fresh == nil {
 		data = h.rest()
 	}
-	p.s.Wake(p.shift)
+	p.s.Wake(p.shift())
 	n := p.s.FromServer(data)
 	waiting := len(p.client.rest()) > 0 && !p.asking && p.s.WaitsForReplies()
 	useless := p.gone && p.client.err != nil && (p.s.Harmless() || p.client.bytes-p.client.lost > maxUnread)
@@ -488,7 +497,7 @@ func (p *polled) tell() {
 	}
 	login := !p.loggedIn && p.s.LoggedIn()
 	p.loggedIn = p.loggedIn || login
-	entries := p.news(p.shift)
+	entries := p.news(p.shift())
 	switch {
 	case len(entries) == 0 && !login:
 		return
