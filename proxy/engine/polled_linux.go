@@ -132,11 +132,16 @@ func (p *polled) close() {
 // broken. buf is the loop's.
 func (p *polled) ready(s side, events uint32, buf []byte) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		return
+	if !p.ended {
+		p.onShift = true
+		p.event(s, events, buf)
+		p.onShift = false
 	}
-	p.onShift = true
+	p.mu.Unlock()
+}
+
+// event is ready, on shift.
+func (p *polled) event(s side, events uint32, buf []byte) {
 	h := &p.client
 	if s == serverSide {
 		h = &p.server
@@ -151,9 +156,18 @@ func (p *polled) ready(s side, events uint32, buf []byte) {
 	default:
 		p.readServer(buf)
 	}
-	p.settle()
-	p.onShift = false
+	if !p.isCalm() {
+		p.settle()
+	}
 }
+
+// isCalm reports whether there is nothing to settle, as after most events:
+// everything was taken and written, and both sides are watched.
+func (p *polled) isCalm() bool {
+	return p.client.isCalm() && p.server.isCalm() && p.caught == nil && !(p.gone || p.leaving || p.aside || p.starved || p.ended)
+}
+
+func (h *half) isCalm() bool { return h.watched == unix.EPOLLIN && h.in == nil && h.out == nil }
 
 // shift returns what the loop has for the session that it works on; nil outside
 // of its goroutine.
@@ -268,16 +282,15 @@ func (p *polled) readClient(buf []byte) {
 	}
 	n, err := receive(c.fd, fresh)
 	switch {
-	case errors.Is(err, errNotNow):
-	case err != nil:
-		p.clientEnded(err)
-	case n == 0:
-		p.clientEnded(io.EOF)
-	case len(c.in) > 0:
+	case err == nil && n > 0 && len(c.in) == 0:
+		p.pump(fresh[:n])
+	case err == nil && n > 0:
 		c.in = c.in[:len(c.in)+n]
 		p.pump(nil)
-	default:
-		p.pump(fresh[:n])
+	case err == nil:
+		p.clientEnded(io.EOF)
+	case !errors.Is(err, errNotNow):
+		p.clientEnded(err)
 	}
 }
 
@@ -426,16 +439,15 @@ func (p *polled) readServer(buf []byte) {
 	}
 	n, err := receive(h.fd, fresh)
 	switch {
-	case errors.Is(err, errNotNow):
-	case err != nil:
-		p.serverEnded(ServerLost + reason(err))
-	case n == 0:
-		p.serverEnded("server closed the connection")
-	case len(h.in) > 0:
+	case err == nil && n > 0 && len(h.in) == 0:
+		p.heardServer(fresh[:n])
+	case err == nil && n > 0:
 		h.in = h.in[:len(h.in)+n]
 		p.heardServer(nil)
-	default:
-		p.heardServer(fresh[:n])
+	case err == nil:
+		p.serverEnded("server closed the connection")
+	case !errors.Is(err, errNotNow):
+		p.serverEnded(ServerLost + reason(err))
 	}
 }
 

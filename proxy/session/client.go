@@ -143,12 +143,11 @@ func (s *Session) fromClient(m []byte, size int) action {
 		return s.parse(m, size)
 	case 'B':
 		return s.bind(m, size)
-	case 'E':
-		return s.whole(m, size, s.execute)
-	case 'D':
-		return s.whole(m, size, s.describe)
-	case 'C':
-		return s.whole(m, size, s.closeName)
+	case 'E', 'D', 'C':
+		if len(m) < size {
+			return s.needMore(size)
+		}
+		return s.small(m)
 	case 'F':
 		return s.functionCall(m, size)
 	case 'S':
@@ -185,12 +184,16 @@ func (s *Session) failInCopy() {
 	s.fail("08P01", "unexpected message during COPY from stdin", "Send CopyDone or CopyFail first, and Sync after an error.")
 }
 
-// whole calls handle when all of a small message is at hand.
-func (s *Session) whole(m []byte, size int, handle func(wire.Message) action) action {
-	if len(m) < size {
-		return s.needMore(size)
+// small handles the messages that are at hand whole.
+func (s *Session) small(m wire.Message) action {
+	switch m.Type() {
+	case 'E':
+		return s.execute(m)
+	case 'C':
+		return s.closeName(m)
+	default:
+		return s.describe()
 	}
-	return handle(wire.Message(m))
 }
 
 func (s *Session) needMore(n int) action {

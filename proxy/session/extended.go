@@ -487,7 +487,7 @@ func endsBlock(b *inspect.Batch) bool {
 }
 
 // describe relays Describe.
-func (s *Session) describe(wire.Message) action {
+func (s *Session) describe() action {
 	s.openSegment()
 	s.out.push('D', 0)
 	return forward
