@@ -600,8 +600,10 @@ func (h host) Gauge(lex inspect.Lexing) *inspect.Gauge { return h.s.deps.Inspect
 func (h host) Snapshot() *policy.Snapshot              { return h.s.deps.Decider.Current() }
 func (h host) Now() time.Time                          { return h.s.deps.Now() }
 
-// Elapsed: see session.Host. Only differences matter.
-func (h host) Elapsed() time.Duration { return time.Since(began) }
+func (h host) Elapsed() time.Duration { return elapsed() }
+
+// elapsed is what sessions measure by: see session.Host.
+func elapsed() time.Duration { return time.Since(began) }
 
 // began is before everything that is measured.
 var began = time.Now().Add(-time.Second)

@@ -109,8 +109,8 @@ func (s *Server) expire(c *conn, over *expiry) {
 
 // watched is what the sweeper has done about what runs.
 type watched struct {
-	since     time.Time // State.Running, which tells one exchange from the next
-	cancelled time.Time // zero: not yet
+	since     time.Duration // State.Running
+	cancelled time.Time     // zero: not yet
 }
 
 // expiry is a timeout that is over.
@@ -130,7 +130,8 @@ func terminating(cause, code, what string, idle bool) *expiry {
 // moment is a session's state at one time.
 type moment struct {
 	session.State
-	now time.Time
+	now     time.Time
+	elapsed time.Duration // Host.Elapsed
 }
 
 func (st *moment) over(since time.Time, limit time.Duration) bool {
@@ -140,7 +141,7 @@ func (st *moment) over(since time.Time, limit time.Duration) bool {
 // expired returns what has taken too long in a session, and begins to act on
 // it where that has to be in one step with finding it out.
 func (c *conn) expired(x *session.Session, now time.Time) *expiry {
-	st, limits := &moment{x.State(), now}, c.timeouts.Value()
+	st, limits := &moment{x.State(), now, elapsed()}, c.timeouts.Value()
 	over := limits.expired(st)
 	if over == nil && st.State.State == "active" && !st.Replicating {
 		over = c.lateStatement(st, limits.statement)
@@ -181,10 +182,10 @@ func (t *timeouts) expired(st *moment) *expiry {
 // text, or before one Sync, are one: the server sends its answers to them
 // together, so that nobody can tell when the next has begun.
 func (c *conn) lateStatement(st *moment, limit time.Duration) *expiry {
-	if !st.over(st.Running, limit) {
+	if limit == 0 || st.Running == 0 || st.elapsed-st.Running < limit {
 		return nil
 	}
-	if c.watched == nil || !c.watched.since.Equal(st.Running) {
+	if c.watched == nil || c.watched.since != st.Running {
 		c.watched = &watched{since: st.Running}
 	}
 	switch {

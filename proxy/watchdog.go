@@ -95,14 +95,14 @@ func (w *watchdog) suspects() map[postKey][]suspect {
 	}
 	w.seen = w.s.appendAll(w.seen[:0])
 	defer clear(w.seen)
-	elapsed := host{w.s}.Elapsed()
+	now := elapsed()
 	var out map[postKey][]suspect
 	var one suspect
 	ask := func(x *session.Session) { one.Running, one.sub = x.Running(), x.Subject() }
 	for _, c := range w.seen {
 		one.conn = c
 		c.pair.Do(ask)
-		if one.PID == 0 || one.Since == 0 || elapsed-one.Since < shortest {
+		if one.PID == 0 || one.Since == 0 || now-one.Since < shortest {
 			continue
 		}
 		if out == nil {

@@ -555,10 +555,10 @@ type State struct {
 	RowsWritten int64
 	TxRows      int64
 	PID         uint32
-	Asked       time.Time // when the last request went to the server; at first when the session began
-	Running     time.Time // since when the server works on it; zero while it does not
-	Replicating bool      // the last command was a walsender's own: it may have no end
-	Prepared    int       // named statements
+	Asked       time.Time     // when the last request went to the server; at first when the session began
+	Running     time.Duration // Host.Elapsed since when the server works on it, which tells one exchange from the next; zero while it does not
+	Replicating bool          // the last command was a walsender's own: it may have no end
+	Prepared    int           // named statements
 }
 
 // State returns what operators see.
@@ -571,7 +571,7 @@ func (s *Session) State() State {
 	if st.State == "active" && s.work.query != never {
 		st.Since = s.timeOf(s.work.query)
 		if s.out.Len() > 0 {
-			st.Running = s.timeOf(s.work.busy)
+			st.Running = time.Duration(s.work.busy)
 		}
 	}
 	if s.statement != nil {
