@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
@@ -77,6 +78,10 @@ func exchanges() map[string]exchange {
 		"extended": {
 			join(msg('P', "\x00select 1\x00\x00\x00"), msg('B', "\x00\x00\x00\x00\x00\x00\x00\x00"), msg('D', "P\x00"), msg('E', "\x00\x00\x00\x00\x00"), msg('S')),
 			join(msg('1'), msg('2'), msg('T', "\x00\x00"), row, msg('C', "SELECT 1\x00"), ready),
+		},
+		"1000 rows": {
+			msg('Q', "select abalance from pgbench_accounts\x00"),
+			join(msg('T', "\x00\x00"), bytes.Repeat(row, 1000), msg('C', "SELECT 1000\x00"), ready),
 		},
 	}
 }

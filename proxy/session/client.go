@@ -68,8 +68,11 @@ func (s *Session) hearClient(b []byte) (n int) {
 			if s.long = s.head.long; s.long != nil && !s.bearable(textOf(m)) {
 				return len(b)
 			}
+			if m[0] == 'd' && s.inCopy() {
+				m = withRun(b[n:], len(m), &s.Counts.ClientMessages)
+			}
 			s.ToServer.Forward(m)
-			st.pass, st.drop = size-len(m), false
+			st.pass, st.drop = max(0, size-len(m)), false
 		case discard:
 			st.pass, st.drop = size-len(m), true
 		case block, more:

@@ -57,14 +57,29 @@ func (s *Session) hearServer(b []byte) (n int) {
 			return n
 		}
 		act := s.fromServer(wire.Message(m), len(m) == size)
+		s.Counts.ServerMessages++
 		if act == forward {
+			if isData(m[0]) {
+				m = withRun(b[n:], len(m), &s.Counts.ServerMessages)
+			}
 			s.ToClient.Forward(m)
 		}
-		st.pass, st.drop = size-len(m), act == discard
-		s.Counts.ServerMessages++
+		st.pass, st.drop = max(0, size-len(m)), act == discard
 		n += len(m)
 	}
 	return n
+}
+
+// isData reports whether messages of type t are rows or COPY data. The ones that
+// follow directly go the way of the first.
+func isData(t byte) bool { return t == 'D' || t == 'd' }
+
+// withRun returns the first message of b, of which size bytes are at hand, with
+// those of its type that follow it whole, and counts these.
+func withRun(b []byte, size int, count *int64) []byte {
+	more, messages := wire.Run(b[size:], b[0])
+	*count += int64(messages)
+	return b[:size+more]
 }
 
 // readWhole reports whether messages of type t are looked into; rows and COPY

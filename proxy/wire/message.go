@@ -45,6 +45,20 @@ func Size(b []byte) (size int, ok bool, err error) {
 	return int(n) + 1, true, nil
 }
 
+// Run returns the length of the whole messages of type t that b begins with, and
+// how many they are.
+func Run(b []byte, t byte) (n, messages int) {
+	for len(b)-n >= HeaderLen && b[n] == t {
+		size := int(binary.BigEndian.Uint32(b[n+1:])) + 1
+		if size < HeaderLen || size > len(b)-n {
+			break
+		}
+		n += size
+		messages++
+	}
+	return n, messages
+}
+
 // CString cuts a string that a zero byte ends from b. ok is false when there
 // is no zero byte.
 func CString(b []byte) (s, rest []byte, ok bool) {

@@ -37,6 +37,38 @@ func TestSizeTakesWhatAServerTakes(t *testing.T) {
 	}
 }
 
+func TestARunHoldsWholeMessagesOfOneType(t *testing.T) {
+	row := "D\x00\x00\x00\x06\x00\x01"
+	for _, tt := range []struct {
+		in       string
+		messages int
+	}{
+		{"", 0},
+		{row, 1},
+		{row + row + row, 3},
+		{row + row[:6], 1},
+		{row + row[:4], 1},
+		{row + "C" + row, 1},
+		{"d" + row, 0},
+		{row + "D\x00\x00\x00\x03" + row, 1},
+		{row + "D\xff\xff\xff\xff" + row, 1},
+		{"D\x00\x00\x00\x04" + row, 2},
+	} {
+		n, messages := wire.Run([]byte(tt.in), 'D')
+		rest := []byte(tt.in)
+		for range messages {
+			size, _, err := wire.Size(rest)
+			if err != nil || rest[0] != 'D' || size > len(rest) {
+				t.Fatalf("Run(%q) has a message that is none", tt.in)
+			}
+			rest = rest[size:]
+		}
+		if messages != tt.messages || len(tt.in)-len(rest) != n {
+			t.Errorf("Run(%q) = %d bytes, %d messages", tt.in, n, messages)
+		}
+	}
+}
+
 func TestStartupPacketsAreReadAsTheServerReadsThem(t *testing.T) {
 	for _, tt := range []struct {
 		name string
