@@ -3,6 +3,7 @@ package inspect
 import (
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
@@ -28,9 +29,14 @@ const (
 // cache maps keys to batches and is bounded by an estimate of the bytes that
 // it holds. It is sharded by a hash of the key; the seed is random, so that
 // nobody can choose keys that collide, and keys are compared byte by byte.
+//
+// Who is looked up is not moved in the list of its shard, but marked, so that
+// front can do it, too: what is to be dropped and was marked stays once more.
 type cache struct {
+	front  front
 	seed   maphash.Seed
 	shards []shard
+	locked atomic.Uint64 // look-ups that front did not know
 }
 
 type shard struct {
@@ -41,13 +47,24 @@ type shard struct {
 }
 
 // entry is what is kept under one key: a whole text, a shape, or a shape with
-// constants. It is immutable.
+// constants. It is immutable but for its mark.
 type entry struct {
 	key     string
-	exact   bool         // key is a whole text
 	batch   *Batch       // nil where depends is not empty
 	depends []dependence // what the shape's facts depend on beside it: they are kept under the longer key
+	used    atomic.Bool  // since it was put or nearly dropped
+	exact   bool         // key is a whole text
+	isText  bool         // key is a text: a whole one, or a shape without constants
+	place   uint16       // in front
 	bytes   int64
+}
+
+// use marks the entry, and writes only where it was not marked: sessions on
+// other processors read it.
+func (e *entry) use() {
+	if !e.used.Load() {
+		e.used.Store(true)
+	}
 }
 
 func newCache(limit int64) *cache {
@@ -58,7 +75,10 @@ func newCache(limit int64) *cache {
 		s.limit = limit / n
 		// The number of entries is bounded by their bytes before it can be by
 		// this size; NewLRU's only error is a size that is not positive.
-		s.lru, _ = simplelru.NewLRU(int(s.limit/entryBytes)+1, func(_ uint64, e *entry) { s.bytes -= e.bytes })
+		s.lru, _ = simplelru.NewLRU(int(s.limit/entryBytes)+1, func(_ uint64, e *entry) {
+			s.bytes -= e.bytes
+			c.front.remove(e)
+		})
 	}
 	return c
 }
@@ -76,20 +96,33 @@ func (c *cache) shard(sum uint64) *shard { return &c.shards[sum%uint64(len(c.sha
 
 // get returns what is kept under a key, or nil. It does not allocate.
 func (c *cache) get(key []byte, exact bool) *entry {
+	c.locked.Add(1)
 	sum := c.sum(key, exact)
 	s := c.shard(sum)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e, ok := s.lru.Get(sum); ok && e.exact == exact && e.key == string(key) {
+	e, _ := s.lru.Peek(sum)
+	if e != nil && e.exact == exact && e.key == string(key) {
+		e.use()
+		c.front.add(e)
+	} else {
+		e = nil
+	}
+	s.mu.Unlock()
+	return e
+}
+
+// shape is get for the key of a shape, or of one with constants.
+func (c *cache) shape(key []byte) *entry {
+	if e := c.front.shape(key); e != nil {
 		return e
 	}
-	return nil
+	return c.get(key, false)
 }
 
 // put keeps an entry under a key, at the cost of the ones not used for
 // longest. Its bytes are those of what only the caller knows of.
-func (c *cache) put(key []byte, e entry) {
-	e.key = string(key)
+func (c *cache) put(key []byte, e *entry) {
+	e.key, e.place = string(key), place(key)
 	e.bytes += entryBytes + int64(len(key)) + dependenceBytes*int64(len(e.depends))
 	if e.batch != nil {
 		e.bytes += e.batch.sizeBytes()
@@ -103,20 +136,37 @@ func (c *cache) put(key []byte, e entry) {
 	defer s.mu.Unlock()
 	s.lru.Remove(sum) // Add would not tell us what it replaces
 	s.bytes += e.bytes
-	s.lru.Add(sum, &e)
+	s.lru.Add(sum, e)
 	for s.bytes > s.limit {
-		s.lru.RemoveOldest()
+		s.drop()
 	}
 }
 
-// find returns what is known of a text, or nil. It does not allocate.
+// maxSpared bounds how many entries are passed over for one that is dropped.
+const maxSpared = 16
+
+// drop drops the oldest entry that was not used since it was put or passed over
+// here; or after a bounded number of used ones the next.
+func (s *shard) drop() {
+	for range maxSpared {
+		sum, e, ok := s.lru.GetOldest()
+		if !ok || !e.used.Swap(false) {
+			break
+		}
+		s.lru.Get(sum) // it is the newest now
+	}
+	s.lru.RemoveOldest()
+}
+
+// find returns what is known of a text that front does not know as it is, or
+// nil. It does not allocate.
 func (c *cache) find(k *key, text []byte) *Batch {
 	if k.why == lex.Shaped {
-		if e := c.get(k.shape.Key, false); e != nil {
+		if e := c.shape(k.shape.Key); e != nil {
 			if len(e.depends) == 0 {
 				return e.batch
 			}
-			if e := c.get(k.with(text, e.depends), false); e != nil {
+			if e := c.shape(k.with(text, e.depends)); e != nil {
 				return e.batch
 			}
 		}
@@ -141,7 +191,7 @@ func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (bySha
 			return true
 		}
 	}
-	c.put(text, entry{batch: b, exact: true, bytes: b.lateBytes(text)})
+	c.put(text, &entry{batch: b, exact: true, isText: true, bytes: b.lateBytes(text)})
 	return false
 }
 
@@ -149,11 +199,11 @@ func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (bySha
 // under the shape with these: then the shape alone leads there.
 func (c *cache) keepShape(k *key, text []byte, b *Batch, depends []dependence) {
 	if len(depends) == 0 {
-		c.put(k.shape.Key, entry{batch: b, bytes: b.lateBytes(text)})
+		c.put(k.shape.Key, &entry{batch: b, isText: len(k.shape.Slots) == 0, bytes: b.lateBytes(text)})
 		return
 	}
-	c.put(k.shape.Key, entry{depends: depends})
-	c.put(k.with(text, depends), entry{batch: b, bytes: b.lateBytes(text)})
+	c.put(k.shape.Key, &entry{depends: depends})
+	c.put(k.with(text, depends), &entry{batch: b, bytes: b.lateBytes(text)})
 }
 
 // sizeBytes returns how much the cache holds.

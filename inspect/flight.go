@@ -40,8 +40,8 @@ func (i *Inspector) flightOf(text []byte) uint64 {
 	if len(text) > i.cacheable() {
 		return i.cache.sum(text, true)
 	}
-	k, list := i.keys.get()
-	defer i.keys.put(k, list)
+	k := i.keys.get(text)
+	defer i.keys.put(k, text)
 	k.read(i, text)
 	if k.why == lex.Shaped {
 		return i.cache.sum(k.shape.Key, false)

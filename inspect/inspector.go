@@ -132,10 +132,10 @@ func (i *Inspector) Lookup(text []byte, how Lexing) *Batch {
 	}
 	b := i.find(text)
 	if b == nil {
-		i.metrics.misses.Inc()
+		i.metrics.misses.Add(1)
 		return nil
 	}
-	i.metrics.hits.Inc()
+	i.metrics.hits.Add(1)
 	i.metrics.count(b)
 	return b
 }
@@ -172,10 +172,13 @@ func (i *Inspector) find(text []byte) *Batch {
 	if len(text) > i.cacheable() {
 		return nil
 	}
-	k, list := i.keys.get()
+	if e := i.cache.front.text(text); e != nil {
+		return e.batch
+	}
+	k := i.keys.get(text)
 	k.read(i, text)
 	b := i.cache.find(k, text)
-	i.keys.put(k, list)
+	i.keys.put(k, text)
 	return b
 }
 
@@ -189,12 +192,12 @@ func (i *Inspector) keep(text []byte, b *Batch, constants []Constant) {
 		i.metrics.unshaped(unshapedLong).Inc()
 		return
 	}
-	k, list := i.keys.get()
+	k := i.keys.get(text)
 	k.read(i, text)
 	if !i.cache.keep(k, text, b, constants) {
 		i.metrics.unshaped(unshapedReason(k.why)).Inc()
 	}
-	i.keys.put(k, list)
+	i.keys.put(k, text)
 }
 
 // standard is inspect for a text that reads as the parser reads it. Sessions

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"math/rand/v2"
 	"slices"
-	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"lockkeeper/inspect/lex"
 )
@@ -32,41 +32,41 @@ type key struct {
 	why   lex.Unshaped
 }
 
-// The keys that are kept for use: so many in each of so many lists. The lists
-// are there so that sessions seldom meet at one lock.
-const (
-	keyLists    = 16
-	keysPerList = 2
-)
+// maxKeys bounds the keys that are kept for use.
+const maxKeys = 32
 
 // keys are keys for use. A sync.Pool would do, but for the allocations after
 // each garbage collection.
-type keys [keyLists]struct {
-	mu   sync.Mutex
-	free []*key
-	_    [32]byte // a cache line of its own
+type keys [maxKeys]struct {
+	free atomic.Pointer[key]
+	_    [56]byte // a cache line of its own
 }
 
-// get returns a key, and the list that it goes back to.
-func (ks *keys) get() (k *key, list int) {
-	list = int(rand.Uint32() % keyLists)
-	l := &ks[list]
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	last := len(l.free) - 1
-	if last < 0 {
-		return &key{shape: lex.Shape{Key: make([]byte, 0, 2048), Slots: make([]lex.Slot, 0, 32)}}, list
+// home is where a key for a text is looked for first. Sessions of one loop read
+// into one buffer, so that they use one key, which is in their processor's cache.
+func home(text []byte) int {
+	const area = 64 << 10
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(text))) / area * 0x9e3779b1 >> 16 % maxKeys)
+}
+
+// get returns a key.
+func (ks *keys) get(text []byte) *key {
+	at := home(text)
+	for n := range ks {
+		if k := ks[(at+n)%maxKeys].free.Swap(nil); k != nil {
+			return k
+		}
 	}
-	k, l.free = l.free[last], l.free[:last]
-	return k, list
+	return &key{shape: lex.Shape{Key: make([]byte, 0, 2048), Slots: make([]lex.Slot, 0, 32)}}
 }
 
-func (ks *keys) put(k *key, list int) {
-	l := &ks[list]
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.free) < keysPerList {
-		l.free = append(l.free, k)
+// put takes back a key that was got for text, where there is place for it.
+func (ks *keys) put(k *key, text []byte) {
+	at := home(text)
+	for n := range ks {
+		if ks[(at+n)%maxKeys].free.CompareAndSwap(nil, k) {
+			return
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -10,7 +11,8 @@ import (
 
 // metrics are the inspector's; see docs/reference/metrics.
 type metrics struct {
-	hits, misses, slow, fromTokens, slowTrees      prometheus.Counter
+	hits, misses                                   atomic.Uint64 // what each look-up counts
+	slow, fromTokens, slowTrees                    prometheus.Counter
 	seconds                                        prometheus.Histogram
 	lexing, tooLong, busy, canceled, costly, other prometheus.Counter
 	shared                                         prometheus.Counter
@@ -46,6 +48,10 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "lockkeeper_inspect_" + name, Help: help})
 	}
+	counted := func(name, help string, n *atomic.Uint64) prometheus.Collector {
+		opts := prometheus.CounterOpts{Name: "lockkeeper_inspect_" + name, Help: help}
+		return prometheus.NewCounterFunc(opts, func() float64 { return float64(n.Load()) })
+	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "lockkeeper_inspect_" + name, Help: help}, value)
 	}
@@ -54,9 +60,7 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 		Help: "Texts that could not be classified, by reason.",
 	}, []string{"reason"})
 	m := &metrics{
-		hits:   counter("cache_hits_total", "Texts whose facts were in the cache."),
-		misses: counter("cache_misses_total", "Texts whose facts were not in the cache."),
-		slow:   counter("slow_parses_total", "Parses that took longer than a second."),
+		slow: counter("slow_parses_total", "Parses that took longer than a second."),
 		fromTokens: counter("from_tokens_total",
 			"Texts that the grammar did not take, so that facts were read from their tokens: mistakes, or the grammar of a newer server."),
 		slowTrees: counter("slow_trees_total",
@@ -84,7 +88,11 @@ func newMetrics(reg prometheus.Registerer, i *Inspector) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.hits, m.misses, m.slow, m.fromTokens, m.slowTrees, m.seconds, unknown, m.shared, m.exact,
+	reg.MustRegister(
+		counted("cache_hits_total", "Texts whose facts were in the cache.", &m.hits),
+		counted("cache_misses_total", "Texts whose facts were not in the cache.", &m.misses),
+		counted("cache_locks_total", "Look-ups in the cache that its front did not answer: of what is new there, and of what shares a place.", &i.cache.locked),
+		m.slow, m.fromTokens, m.slowTrees, m.seconds, unknown, m.shared, m.exact,
 		gauge("cache_entries", "Entries of the cache: shapes, shapes with constants that matter, and whole texts.",
 			func() float64 { return float64(i.cache.entries()) }),
 		gauge("cache_bytes", "Estimated size of the cache.", func() float64 { return float64(i.cache.sizeBytes()) }),
