@@ -430,15 +430,9 @@ func (s *Shape) word(equals, dot bool) {
 			s.list()
 		}
 	case 4:
-		if equals && isKeyword(word, "null") {
-			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(Word)})
-		} else if equals && isKeyword(word, "true") {
-			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(QuotedWord)})
-		}
+		s.constantWordBehind(equals, start, word)
 	case 5:
-		if equals && isKeyword(word, "false") {
-			s.slot(Slot{Start: start, End: l.pos, Mark: MarkAny, Kind: byte(QuotedWord)})
-		}
+		s.constantWordBehind(equals, start, word)
 		s.exact = s.exact || isKeyword(word, "float")
 		s.single = s.single || isKeyword(word, "merge")
 	case 6:
@@ -448,5 +442,16 @@ func (s *Shape) word(equals, dot bool) {
 		}
 	case 8:
 		s.flat = s.flat || isKeyword(word, "position")
+	}
+}
+
+// constantWordBehind adds the slot of the word at start behind =, if the word is
+// a constant.
+func (s *Shape) constantWordBehind(equals bool, start int, word []byte) {
+	if !equals {
+		return
+	}
+	if kind := constantWord(word); kind != EOF {
+		s.slot(Slot{Start: start, End: start + len(word), Mark: MarkAny, Kind: byte(kind)})
 	}
 }

@@ -16,27 +16,34 @@ func (s *Shape) list() {
 		s.rows()
 		return
 	}
-	slot := Slot{Start: s.l.pos}
+	if list := s.items(); list.Count > 0 {
+		s.slot(list)
+		return
+	}
+	s.l.pos = before
+}
+
+// items passes over constants of one mark up to a closing bracket. Of anything
+// else it returns no list.
+func (s *Shape) items() Slot {
+	list := Slot{Start: s.l.pos}
 	for {
 		mark := s.item()
-		if mark == 0 || slot.Mark != 0 && slot.Mark != mark {
-			s.l.pos = before
-			return
+		if mark == 0 || list.Mark != 0 && list.Mark != mark {
+			return Slot{}
 		}
-		slot.Mark, slot.End = mark, s.l.pos
-		slot.Count++
+		list.Mark, list.End = mark, s.l.pos
+		list.Count++
 		s.spaces()
 		switch s.l.at(s.l.pos) {
 		case ',':
 			s.l.pos++
 			s.spaces()
-			continue
 		case ')':
-			s.slot(slot)
-			return
+			return list
+		default:
+			return Slot{}
 		}
-		s.l.pos = before
-		return
 	}
 }
 
@@ -177,14 +184,18 @@ func (s *Shape) nextWord() []byte {
 	return s.l.Text[start:s.l.pos]
 }
 
-func (s *Shape) constantWord() bool {
-	switch word := s.nextWord(); len(word) {
-	case 4:
-		return isKeyword(word, "null") || isKeyword(word, "true")
-	case 5:
-		return isKeyword(word, "false")
+func (s *Shape) constantWord() bool { return constantWord(s.nextWord()) != EOF }
+
+// constantWord returns the kind that a slot of MarkAny has for the word; EOF for
+// a word that is no constant.
+func constantWord(word []byte) Kind {
+	switch {
+	case len(word) == 4 && isKeyword(word, "null"):
+		return Word
+	case len(word) == 4 && isKeyword(word, "true"), len(word) == 5 && isKeyword(word, "false"):
+		return QuotedWord
 	default:
-		return false
+		return EOF
 	}
 }
 

@@ -52,30 +52,46 @@ func (s *Shape) digits() Kind {
 // look, which begins with c. It returns where the constant ends, or pos.
 func (s *Shape) plainConstant(c byte, pos int, equals bool) int {
 	text := s.l.Text
+	slot := Slot{Start: pos, Mark: MarkString, Kind: byte(String)}
 	if c == '\'' {
-		end := pos + 2 + bytes.IndexByte(text[pos+1:], '\'')
-		if end == pos+1 || !s.endsPlainly(end, '\'', '-') {
-			return pos
-		}
-		s.constant(Slot{Start: pos, End: end, Mark: MarkString, Kind: byte(String)}, equals)
-		return end
+		slot.End = plainQuotes(text, pos)
+	} else if s.exact {
+		return pos
+	} else {
+		slot.End, slot.Mark, slot.Kind = plainInteger(text, pos), MarkInteger, byte(Integer)
 	}
-	end := plainDigits(text, pos)
-	if end == pos || s.exact || !s.endsPlainly(end, ']', ']') {
+	if slot.End > pos {
+		s.constant(slot, equals)
+	}
+	return slot.End
+}
+
+// plainQuotes returns where the literal at pos ends, if it consists of one part
+// without quotes in it; pos if that is not certain.
+func plainQuotes(text []byte, pos int) int {
+	end := pos + 2 + bytes.IndexByte(text[pos+1:], '\'')
+	if end == pos+1 || !endsPlainly(text, end, '\'', '-') {
 		return pos
 	}
-	s.constant(Slot{Start: pos, End: end, Mark: MarkInteger, Kind: byte(Integer)}, equals)
+	return end
+}
+
+// plainInteger is plainDigits for a number that is no array's bound.
+func plainInteger(text []byte, pos int) int {
+	end := plainDigits(text, pos)
+	if end == pos || !endsPlainly(text, end, ']', ']') {
+		return pos
+	}
 	return end
 }
 
 // endsPlainly reports whether it is certain that neither a nor b follows behind
 // white space.
-func (s *Shape) endsPlainly(end int, a, b byte) bool {
-	c := s.l.at(end)
-	if c == ' ' {
-		c = s.l.at(end + 1)
+func endsPlainly(text []byte, end int, a, b byte) bool {
+	if end < len(text) && text[end] == ' ' {
+		end++
 	}
-	return c != a && c != b && classes[c] != spaceClass
+	return end >= len(text) || text[end] != a && text[end] != b && classes[text[end]] != spaceClass
 }
 
 // plainDigits returns where the digits at pos end, if they are an Iconst whatever
@@ -85,7 +101,7 @@ func plainDigits(text []byte, pos int) int {
 	for end < len(text) && classes[text[end]] == digitClass {
 		end++
 	}
-	if end == len(text) || end > pos+9 || wordBytes[text[end]] || text[end] == '.' {
+	if end > pos+9 || end < len(text) && (wordBytes[text[end]] || text[end] == '.') {
 		return pos
 	}
 	return end

@@ -128,17 +128,19 @@ func TestShapeAllocatesNothing(t *testing.T) {
 	}
 }
 
+var shapeTexts = map[string]string{
+	"pgbench": "SELECT abalance FROM pgbench_accounts WHERE aid = 1234;",
+	"mixed":   "SELECT " + strings.Repeat("\"account_move\".\"id\", 'text', 12345, account_move.state ", 20),
+	"orm": `SELECT "account_move_line"."id" AS "id", "account_move_line"."move_id" AS "move_id", "account_move_line"."journal_id" AS "journal_id", ` +
+		`"account_move_line"."company_id" AS "company_id", "account_move_line"."name" AS "name" FROM "account_move_line" ` +
+		`LEFT JOIN "account_move" AS "account_move_line__move_id" ON ("account_move_line"."move_id" = "account_move_line__move_id"."id") ` +
+		`WHERE (("account_move_line"."parent_state" = 'posted') AND ("account_move_line"."account_id" IN (101, 102, 103, 104, 105, 106)) ` +
+		`AND ("account_move_line"."date" >= '2024-01-01') AND ("account_move_line"."company_id" = 1)) ` +
+		`ORDER BY "account_move_line"."date" DESC, "account_move_line"."move_name" DESC, "account_move_line"."id" LIMIT 80`,
+}
+
 func BenchmarkShape(b *testing.B) {
-	for name, text := range map[string]string{
-		"pgbench": "SELECT abalance FROM pgbench_accounts WHERE aid = 1234;",
-		"mixed":   "SELECT " + strings.Repeat("\"account_move\".\"id\", 'text', 12345, account_move.state ", 20),
-		"orm": `SELECT "account_move_line"."id" AS "id", "account_move_line"."move_id" AS "move_id", "account_move_line"."journal_id" AS "journal_id", ` +
-			`"account_move_line"."company_id" AS "company_id", "account_move_line"."name" AS "name" FROM "account_move_line" ` +
-			`LEFT JOIN "account_move" AS "account_move_line__move_id" ON ("account_move_line"."move_id" = "account_move_line__move_id"."id") ` +
-			`WHERE (("account_move_line"."parent_state" = 'posted') AND ("account_move_line"."account_id" IN (101, 102, 103, 104, 105, 106)) ` +
-			`AND ("account_move_line"."date" >= '2024-01-01') AND ("account_move_line"."company_id" = 1)) ` +
-			`ORDER BY "account_move_line"."date" DESC, "account_move_line"."move_name" DESC, "account_move_line"."id" LIMIT 80`,
-	} {
+	for name, text := range shapeTexts {
 		b.Run(name, func(b *testing.B) {
 			text := []byte(text)
 			b.SetBytes(int64(len(text)))
