@@ -49,14 +49,16 @@ type shard struct {
 // entry is what is kept under one key: a whole text, a shape, or a shape with
 // constants. It is immutable but for its mark.
 type entry struct {
-	key     string
-	batch   *Batch       // nil where depends is not empty
-	depends []dependence // what the shape's facts depend on beside it: they are kept under the longer key
-	used    atomic.Bool  // since it was put or nearly dropped
-	exact   bool         // key is a whole text
-	isText  bool         // key is a text: a whole one, or a shape without constants
-	place   uint16       // in front
-	bytes   int64
+	key      string
+	batch    *Batch        // nil where depends is not empty
+	depends  []dependence  // what the shape's facts depend on beside it: they are kept under the longer key
+	template *lex.Template // of a shape; nil where it has none, or is too short to be found by it
+	used     atomic.Bool   // since it was put or nearly dropped
+	exact    bool          // key is a whole text
+	isText   bool          // key is a text: a whole one, or a shape without constants
+	place    uint16        // in front
+	group    uint16        // in front, of the template
+	bytes    int64
 }
 
 // use marks the entry, and writes only where it was not marked: sessions on
@@ -119,11 +121,17 @@ func (c *cache) shape(key []byte) *entry {
 	return c.get(key, false)
 }
 
-// put keeps an entry under a key, at the cost of the ones not used for
+// put keeps an entry under its key, at the cost of the ones not used for
 // longest. Its bytes are those of what only the caller knows of.
-func (c *cache) put(key []byte, e *entry) {
-	e.key, e.place = string(key), place(key)
+func (c *cache) put(e *entry) {
+	key := []byte(e.key)
+	e.place = place(key)
 	e.bytes += entryBytes + int64(len(key)) + dependenceBytes*int64(len(e.depends))
+	if e.template != nil {
+		groups, n := beginnings(key[:e.template.Begins()])
+		e.group = groups[n-1]
+		e.bytes += e.template.Bytes()
+	}
 	if e.batch != nil {
 		e.bytes += e.batch.sizeBytes()
 	}
@@ -191,19 +199,25 @@ func (c *cache) keep(k *key, text []byte, b *Batch, constants []Constant) (bySha
 			return true
 		}
 	}
-	c.put(text, &entry{batch: b, exact: true, isText: true, bytes: b.lateBytes(text)})
+	c.put(&entry{key: string(text), batch: b, exact: true, isText: true, bytes: b.lateBytes(text)})
 	return false
 }
 
 // keepShape keeps facts under a shape, or where they depend on constants,
 // under the shape with these: then the shape alone leads there.
 func (c *cache) keepShape(k *key, text []byte, b *Batch, depends []dependence) {
+	shape := &entry{key: string(k.shape.Key), depends: depends, isText: len(k.shape.Slots) == 0}
+	shape.template = lex.NewTemplate(&k.shape, text, shape.key)
+	if shape.template != nil && shape.template.Begins() < shortestBeginning {
+		shape.template = nil
+	}
 	if len(depends) == 0 {
-		c.put(k.shape.Key, &entry{batch: b, isText: len(k.shape.Slots) == 0, bytes: b.lateBytes(text)})
+		shape.batch, shape.bytes = b, b.lateBytes(text)
+		c.put(shape)
 		return
 	}
-	c.put(k.shape.Key, &entry{depends: depends})
-	c.put(k.with(text, depends), &entry{batch: b, bytes: b.lateBytes(text)})
+	c.put(shape)
+	c.put(&entry{key: string(k.with(text, depends)), batch: b, bytes: b.lateBytes(text)})
 }
 
 // sizeBytes returns how much the cache holds.

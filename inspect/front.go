@@ -5,22 +5,31 @@ import (
 	"sync/atomic"
 )
 
-// FrontPlaces bounds the entries of the cache that are found without a lock.
+// FrontPlaces bounds the entries of the cache that are found without a lock: so
+// many by their key, and so many by their template.
 const FrontPlaces = 2048
 
-// front is where the cache is looked into first, without a lock: at the one
-// place that a sample of the key leads to. It finds a text that is the same as
-// one before without its shape being read, and others by their shape.
+// templatesPerGroup is how many templates are tried at most for one beginning of
+// a text.
+const templatesPerGroup = 4
+
+// front is where the cache is looked into first, without a lock. It knows a text
+// that is the same as one before, and one that fits the template of a shape,
+// without reading the text's shape; others by their shape.
 //
 // It holds only what the cache holds, which owns the bytes: an entry comes here
-// when it was asked for, and what the cache drops leaves here at once. Two
-// entries with one place take it from each other, and are found behind the
-// lock then. Whoever chooses texts for that gains no more.
-type front [FrontPlaces]atomic.Pointer[entry]
+// when it was asked for, and what the cache drops leaves here at once. Entries
+// with one place take it from each other, and are found behind the lock then.
+// Whoever chooses texts for that gains no more.
+type front struct {
+	places    [FrontPlaces]atomic.Pointer[entry]
+	templates [FrontPlaces / templatesPerGroup][templatesPerGroup]atomic.Pointer[entry]
+	turn      atomic.Uint32 // who gives up its place in a full group
+}
 
 // text returns the entry of this very text, or nil.
 func (f *front) text(text []byte) *entry {
-	e := f[place(text)].Load()
+	e := f.places[place(text)].Load()
 	if e == nil || !e.isText || e.key != string(text) {
 		return nil
 	}
@@ -28,28 +37,73 @@ func (f *front) text(text []byte) *entry {
 	return e
 }
 
-// shape returns the entry of a shape, or of one with constants, or nil.
+// fitting returns the entry of a shape whose template the text fits, or nil.
+func (f *front) fitting(text []byte) *entry {
+	groups, n := beginnings(text)
+	for n > 0 {
+		n--
+		group := &f.templates[groups[n]]
+		for i := range group {
+			if e := group[i].Load(); e != nil && e.template.Fits(text) {
+				e.use()
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// shape returns the entry of a shape, or of one with constants; nil also where
+// its template is not here.
 func (f *front) shape(key []byte) *entry {
-	e := f[place(key)].Load()
-	if e == nil || e.exact || e.key != string(key) {
+	e := f.places[place(key)].Load()
+	if e == nil || e.exact || e.key != string(key) || e.template != nil && !f.holdsTemplate(e) {
 		return nil
 	}
 	e.use()
 	return e
 }
 
-// add and remove are called with the lock of the entry's shard held, so that
-// none is added that was removed.
-func (f *front) add(e *entry)    { f[e.place].Store(e) }
-func (f *front) remove(e *entry) { f[e.place].CompareAndSwap(e, nil) }
+func (f *front) holdsTemplate(e *entry) bool {
+	group := &f.templates[e.group]
+	for i := range group {
+		if group[i].Load() == e {
+			return true
+		}
+	}
+	return false
+}
 
-// sampled is how many words of a key are looked at for its place.
-const sampled = 8
+// add is called, as remove is, with the lock of the entry's shard held, so that
+// nothing is added that was removed.
+func (f *front) add(e *entry) {
+	f.places[e.place].Store(e)
+	if e.template == nil || f.holdsTemplate(e) {
+		return
+	}
+	group := &f.templates[e.group]
+	for i := range group {
+		if group[i].CompareAndSwap(nil, e) {
+			return
+		}
+	}
+	group[f.turn.Add(1)%templatesPerGroup].Store(e)
+}
 
-// place returns where a key is. It looks at the key's length and at a few words
+func (f *front) remove(e *entry) {
+	f.places[e.place].CompareAndSwap(e, nil)
+	group := &f.templates[e.group]
+	for i := range group {
+		group[i].CompareAndSwap(e, nil)
+	}
+}
+
+// odd is 2^64 by the golden ratio, as a multiplier that spreads what it is given.
+const odd = 0x9e3779b97f4a7c15
+
+// place returns where a key is. It looks at the key's length and at eight words
 // of it, which costs a tenth of what a hash of 1 kB does.
 func place(key []byte) uint16 {
-	const odd = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio
 	sum := uint64(len(key)) * odd
 	if len(key) < 8 {
 		for _, c := range key {
@@ -57,10 +111,32 @@ func place(key []byte) uint16 {
 		}
 		return uint16(sum >> 48 % FrontPlaces)
 	}
-	step := (len(key) - 8) / (sampled - 1)
-	for i := range sampled {
+	step := (len(key) - 8) / 7
+	for i := range 8 {
 		sum ^= sum >> 32
 		sum = (sum ^ binary.LittleEndian.Uint64(key[i*step:])) * odd
 	}
 	return uint16(sum >> 48 % FrontPlaces)
+}
+
+// The beginnings of a text by which templates are found have 16 bytes, and twice
+// as many each: the longest one that ends before the first constant counts.
+const (
+	shortestBeginning = 16
+	maxBeginnings     = 6
+)
+
+// beginnings returns the groups of a text's beginnings, the shortest one first,
+// and how many there are.
+func beginnings(text []byte) (groups [maxBeginnings]uint16, n int) {
+	sum := uint64(odd)
+	for end := shortestBeginning; n < maxBeginnings && end <= len(text); end *= 2 {
+		sum = (sum ^ binary.LittleEndian.Uint64(text[end/4*3-8:])) * odd
+		sum ^= sum >> 32
+		sum = (sum ^ binary.LittleEndian.Uint64(text[end-8:])) * odd
+		groups[n] = uint16(sum >> 48 % (FrontPlaces / templatesPerGroup))
+		sum ^= sum >> 32
+		n++
+	}
+	return groups, n
 }

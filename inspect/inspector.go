@@ -175,8 +175,16 @@ func (i *Inspector) find(text []byte) *Batch {
 	if e := i.cache.front.text(text); e != nil {
 		return e.batch
 	}
+	e := i.cache.front.fitting(text)
+	if e != nil && len(e.depends) == 0 {
+		return e.batch
+	}
 	k := i.keys.get(text)
-	k.read(i, text)
+	if e == nil {
+		k.read(i, text)
+	} else {
+		k.fill(e.template, text)
+	}
 	b := i.cache.find(k, text)
 	i.keys.put(k, text)
 	return b

@@ -80,6 +80,12 @@ func (k *key) read(i *Inspector, text []byte) {
 	}
 }
 
+// fill is read for a text that fits a template, and holds no backslash therefore.
+func (k *key) fill(t *lex.Template, text []byte) {
+	k.why = lex.Shaped
+	t.Fill(&k.shape, text)
+}
+
 // with returns the shape's key with what of its constants matters, until the
 // next call. A zero byte, which no shape has, parts the two.
 func (k *key) with(text []byte, depends []dependence) []byte {
