@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 )
 
@@ -104,7 +105,7 @@ const odd = 0x9e3779b97f4a7c15
 // place returns where a key is. It looks at the key's length and at eight words
 // of it, which costs a tenth of what a hash of 1 kB does.
 func place(key []byte) uint16 {
-	sum := uint64(len(key)) * odd
+	sum, other := uint64(len(key))*odd, uint64(odd)
 	if len(key) < 8 {
 		for _, c := range key {
 			sum = (sum ^ uint64(c)) * odd
@@ -112,10 +113,13 @@ func place(key []byte) uint16 {
 		return uint16(sum >> 48 % FrontPlaces)
 	}
 	step := (len(key) - 8) / 7
-	for i := range 8 {
-		sum ^= sum >> 32
+	for i := range 4 { // in two rows, which the processor does at a time
 		sum = (sum ^ binary.LittleEndian.Uint64(key[i*step:])) * odd
+		sum ^= sum >> 32
+		other = (other ^ binary.LittleEndian.Uint64(key[len(key)-8-i*step:])) * odd
+		other ^= other >> 32
 	}
+	sum = (sum ^ bits.RotateLeft64(other, 32)) * odd
 	return uint16(sum >> 48 % FrontPlaces)
 }
 
@@ -131,11 +135,10 @@ const (
 func beginnings(text []byte) (groups [maxBeginnings]uint16, n int) {
 	sum := uint64(odd)
 	for end := shortestBeginning; n < maxBeginnings && end <= len(text); end *= 2 {
-		sum = (sum ^ binary.LittleEndian.Uint64(text[end/4*3-8:])) * odd
-		sum ^= sum >> 32
-		sum = (sum ^ binary.LittleEndian.Uint64(text[end-8:])) * odd
+		sum ^= binary.LittleEndian.Uint64(text[end/4*3-8:])
+		sum ^= bits.RotateLeft64(binary.LittleEndian.Uint64(text[end-8:]), 29)
+		sum *= odd
 		groups[n] = uint16(sum >> 48 % (FrontPlaces / templatesPerGroup))
-		sum ^= sum >> 32
 		n++
 	}
 	return groups, n

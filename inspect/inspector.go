@@ -136,7 +136,9 @@ func (i *Inspector) Lookup(text []byte, how Lexing) *Batch {
 		return nil
 	}
 	i.metrics.hits.Add(1)
-	i.metrics.count(b)
+	if b.FromTokens || b.Why != "" {
+		i.metrics.count(b)
+	}
 	return b
 }
 

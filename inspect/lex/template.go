@@ -93,16 +93,14 @@ func constantAt(text []byte, pos int, mark Mark) Slot {
 	switch c := text[pos]; {
 	case mark == MarkNumbers || mark == MarkStrings:
 		s := Shape{l: Lexer{Text: text, pos: pos}}
-		if slot = s.items(); slot.Mark != mark || classes[c] == spaceClass || !isPlain(text[pos:slot.End]) {
+		slot = s.items()
+		if slot.Mark != mark || classes[c] == spaceClass || mark == MarkStrings && !isPlain(text[pos:slot.End]) {
 			return Slot{} // white space in front of it belongs to the key
 		}
 	case classes[c] == digitClass && (mark == MarkInteger || mark == MarkAny):
 		slot.End = plainInteger(text, pos)
 	case c == '\'' && (mark == MarkString || mark == MarkAny):
-		slot.End, slot.Kind = plainQuotes(text, pos), byte(String)
-		if !isPlain(text[pos:slot.End]) {
-			return Slot{}
-		}
+		slot.End, slot.Kind = literalAt(text, pos), byte(String)
 	case mark == MarkAny:
 		for slot.End < len(text) && wordBytes[text[slot.End]] {
 			slot.End++
@@ -117,6 +115,34 @@ func constantAt(text []byte, pos int, mark Mark) Slot {
 	}
 	return slot
 }
+
+// literalAt returns where the literal at pos ends; pos if that is not certain, or
+// if it is not plain. Most are short and plain.
+func literalAt(text []byte, pos int) int {
+	end := pos + 1
+	for end < min(len(text), pos+32) && letterBytes[text[end]] {
+		end++
+	}
+	if end < len(text) && text[end] == '\'' {
+		if !endsPlainly(text, end+1, '\'', '-') {
+			return pos
+		}
+		return end + 1
+	}
+	if end = plainQuotes(text, pos); !isPlain(text[pos:end]) {
+		return pos
+	}
+	return end
+}
+
+// letterBytes are those of a literal that are characters by themselves, and
+// plain.
+var letterBytes = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c > 0 && c < utf8.RuneSelf && c != '\'' && c != '\\'
+	}
+	return t
+}()
 
 // isPlain reports whether a constant holds nothing for which a text is read in
 // another way.
