@@ -278,6 +278,7 @@ func bounds() []bound {
 		{"`limits.held_bytes`", size(int64(l.HeldBytes)), "the client is not read further while its session is held", "`lockkeeper_sessions_held`"},
 		{"`limits.held_sessions`", strconv.Itoa(l.HeldSessions), "a statement that would be held is refused with 53300", "`lockkeeper_sessions_held`, `lockkeeper_limit_refusals_total`"},
 		{"`limits.cache_bytes`", size(l.CacheBytes), "the facts that were used longest ago are forgotten", "`lockkeeper_inspect_cache_bytes`"},
+		{"facts that are found without a lock", fmt.Sprintf("%[1]d by their text or its shape, %[1]d by a template", inspect.FrontPlaces), "others are found behind one", "`lockkeeper_inspect_cache_locks_total`"},
 		{"a text whose facts are kept", size(inspect.MaxCachedText), "it is parsed each time", "`lockkeeper_inspect_unshaped_total`"},
 		{
 			"constants in a text whose facts are kept by its shape", strconv.Itoa(inspect.MaxConstants), "they are kept by the whole text",
