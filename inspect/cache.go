@@ -143,11 +143,11 @@ func (c *cache) put(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lru.Remove(sum) // Add would not tell us what it replaces
+	for s.bytes+e.bytes > s.limit {
+		s.drop() // before e is there, which nobody has used yet
+	}
 	s.bytes += e.bytes
 	s.lru.Add(sum, e)
-	for s.bytes > s.limit {
-		s.drop()
-	}
 }
 
 // maxSpared bounds how many entries are passed over for one that is dropped.

@@ -14,6 +14,10 @@ const FrontPlaces = 2048
 // a text.
 const templatesPerGroup = 4
 
+// maxFitted bounds the texts that are compared with templates: of many templates
+// each may look through a long list before it does not fit.
+const maxFitted = 8 << 10
+
 // front is where the cache is looked into first, without a lock. It knows a text
 // that is the same as one before, and one that fits the template of a shape,
 // without reading the text's shape; others by their shape.
@@ -40,6 +44,9 @@ func (f *front) text(text []byte) *entry {
 
 // fitting returns the entry of a shape whose template the text fits, or nil.
 func (f *front) fitting(text []byte) *entry {
+	if len(text) > maxFitted {
+		return nil
+	}
 	groups, n := beginnings(text)
 	for n > 0 {
 		n--

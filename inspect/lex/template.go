@@ -68,6 +68,11 @@ func (t *Template) Fill(s *Shape, text []byte) bool {
 }
 
 func (t *Template) fit(text []byte, s *Shape) bool {
+	tail := t.key[t.holes[len(t.holes)-1].at+1:]
+	last := len(text) - len(tail)
+	if last < 0 || string(text[last:]) != tail {
+		return false // at once, and not behind a long list
+	}
 	from, pos := 0, 0
 	for _, h := range t.holes {
 		end := pos + int(h.at) - from
@@ -83,7 +88,7 @@ func (t *Template) fit(text []byte, s *Shape) bool {
 		}
 		from, pos = int(h.at)+1, slot.End
 	}
-	return string(text[pos:]) == t.key[from:]
+	return pos == last
 }
 
 // constantAt returns the constant of the text at pos which has the mark; or none,
