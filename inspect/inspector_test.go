@@ -348,6 +348,7 @@ func BenchmarkLookup(b *testing.B) {
 		{"begin", "BEGIN"},
 		{"short", "SELECT abalance FROM pgbench_accounts WHERE aid = $1;"},
 		{"short/literals", "SELECT abalance FROM pgbench_accounts WHERE aid = 00000000;"},
+		{"rows/literals", `INSERT INTO "res_partner" ("id", "create_uid", "name") VALUES (00000000, 2, 'x') RETURNING "id"`},
 		{"1kB", "SELECT " + columns + "id FROM t WHERE aid = $1"},
 		{"1kB/literals", "SELECT " + columns + "id FROM t WHERE aid = 00000000"},
 	} {
