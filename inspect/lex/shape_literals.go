@@ -53,11 +53,12 @@ func (s *Shape) digits() Kind {
 func (s *Shape) plainConstant(c byte, pos int, equals bool) int {
 	text := s.l.Text
 	slot := Slot{Start: pos, Mark: MarkString, Kind: byte(String)}
-	if c == '\'' {
+	switch {
+	case c == '\'':
 		slot.End = plainQuotes(text, pos)
-	} else if s.exact {
+	case s.exact:
 		return pos
-	} else {
+	default:
 		slot.End, slot.Mark, slot.Kind = plainInteger(text, pos), MarkInteger, byte(Integer)
 	}
 	if slot.End > pos {
