@@ -242,23 +242,23 @@ func TestTemplatesShareAGroup(t *testing.T) {
 	}
 }
 
-// TestKeysAreUsedAgain: by sessions that look up at a time, too.
+// TestKeysAreUsedAgain: by one at a time, and no more than are kept.
 func TestKeysAreUsedAgain(t *testing.T) {
 	var ks keys
 	text := []byte("SELECT 1")
 	taken := map[*key]bool{}
-	for range maxKeys + 1 {
+	for range keysPerList + 1 {
 		taken[ks.get(text)] = true
 	}
 	for k := range taken {
 		ks.put(k, text)
 	}
-	for range maxKeys {
+	for range keysPerList {
 		if k := ks.get(text); !taken[k] {
 			t.Fatal("a new key, and others are free")
 		}
 	}
-	if len(taken) != maxKeys+1 || taken[ks.get(text)] {
+	if len(taken) != keysPerList+1 || taken[ks.get(text)] {
 		t.Error("one key was given to two")
 	}
 }

@@ -32,39 +32,43 @@ type key struct {
 	why   lex.Unshaped
 }
 
-// maxKeys bounds the keys that are kept for use.
-const maxKeys = 32
+// The keys that are kept for use: so many in each of so many lists. The lists
+// are there so that sessions seldom meet at one.
+const (
+	keyLists    = 16
+	keysPerList = 2
+)
 
 // keys are keys for use. A sync.Pool would do, but for the allocations after
 // each garbage collection.
-type keys [maxKeys]struct {
-	free atomic.Pointer[key]
-	_    [56]byte // a cache line of its own
+type keys [keyLists]struct {
+	free [keysPerList]atomic.Pointer[key]
+	_    [48]byte // a cache line of its own
 }
 
-// home is where a key for a text is looked for first. Sessions of one loop read
-// into one buffer, so that they use one key, which is in their processor's cache.
+// home is the list for a text. Sessions of one loop read into one buffer, so that
+// they use one key, which is in their processor's cache.
 func home(text []byte) int {
 	const area = 64 << 10
-	return int(uintptr(unsafe.Pointer(unsafe.SliceData(text))) / area * 0x9e3779b1 >> 16 % maxKeys)
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(text))) / area * 0x9e3779b1 >> 16 % keyLists)
 }
 
 // get returns a key.
 func (ks *keys) get(text []byte) *key {
-	at := home(text)
-	for n := range ks {
-		if k := ks[(at+n)%maxKeys].free.Swap(nil); k != nil {
+	list := &ks[home(text)]
+	for at := range list.free {
+		if k := list.free[at].Swap(nil); k != nil {
 			return k
 		}
 	}
 	return &key{shape: lex.Shape{Key: make([]byte, 0, 2048), Slots: make([]lex.Slot, 0, 32)}}
 }
 
-// put takes back a key that was got for text, where there is place for it.
+// put takes back a key that was got for the text, where there is place for it.
 func (ks *keys) put(k *key, text []byte) {
-	at := home(text)
-	for n := range ks {
-		if ks[(at+n)%maxKeys].free.CompareAndSwap(nil, k) {
+	list := &ks[home(text)]
+	for at := range list.free {
+		if list.free[at].CompareAndSwap(nil, k) {
 			return
 		}
 	}
