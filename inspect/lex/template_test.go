@@ -112,8 +112,12 @@ func varyConstants(random *rand.Rand, text string) string {
 	done := 0
 	for _, slot := range s.Slots {
 		out.WriteString(text[done:slot.Start])
-		if done = slot.Start; random.IntN(2) == 0 {
-			out.WriteString(templateParts[random.IntN(len(templateParts))])
+		parts := templateParts
+		if random.IntN(2) == 0 {
+			parts = []string{"7", "88", "'x'", "'yz'", "NULL", "1, 2, 3"}
+		}
+		if done = slot.Start; random.IntN(3) == 0 {
+			out.WriteString(parts[random.IntN(len(parts))])
 			done = slot.End
 		}
 	}
@@ -132,18 +136,19 @@ func varyText(random *rand.Rand, text string) string {
 func TestTemplatesOfVariedTexts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	fits := 0
-	for range 20000 {
+	for range 5000 {
 		text := templateSeeds[random.IntN(len(templateSeeds))]
-		for range random.IntN(8) {
+		for range random.IntN(4) {
 			text = varyText(random, varyConstants(random, text))
 		}
 		for range 5 {
-			if checkTemplate(t, text, varyConstants(random, text)) {
+			if other := varyConstants(random, text); other != text && checkTemplate(t, text, other) {
 				fits++
 			}
 		}
 	}
-	if fits < 1000 {
+	t.Logf("%d texts had a template's shape", fits)
+	if fits < 500 {
 		t.Errorf("only %d texts had a template's shape", fits)
 	}
 }
