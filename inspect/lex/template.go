@@ -2,6 +2,8 @@ package lex
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"unicode/utf8"
 )
@@ -125,13 +127,16 @@ func constantAt(text []byte, pos int, mark Mark) Slot {
 // if it is not plain. Most are short and plain.
 func literalAt(text []byte, pos int) int {
 	end := pos + 1
-	for end < min(len(text), pos+32) && letterBytes[text[end]] {
-		end++
-	}
-	if end < len(text) && text[end] == '\'' {
-		if !endsPlainly(text, end+1, '\'', '-') {
-			return pos
+	for end+8 <= len(text) {
+		word := binary.LittleEndian.Uint64(text[end:])
+		stops := (word | zeroBytes(word) | zeroBytes(word^'\''*everyByte) | zeroBytes(word^'\\'*everyByte)) & (0x80 * everyByte)
+		if stops != 0 {
+			end += bits.TrailingZeros64(stops) / 8
+			break
 		}
+		end += 8
+	}
+	if end < len(text) && text[end] == '\'' && endsPlainly(text, end+1, '\'', '-') {
 		return end + 1
 	}
 	if end = plainQuotes(text, pos); !isPlain(text[pos:end]) {
@@ -139,15 +144,6 @@ func literalAt(text []byte, pos int) int {
 	}
 	return end
 }
-
-// letterBytes are those of a literal that are characters by themselves, and
-// plain.
-var letterBytes = func() (t [256]bool) {
-	for c := range t {
-		t[c] = c > 0 && c < utf8.RuneSelf && c != '\'' && c != '\\'
-	}
-	return t
-}()
 
 // isPlain reports whether a constant holds nothing for which a text is read in
 // another way.
