@@ -3,6 +3,7 @@ package proxy
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,8 +16,8 @@ import (
 // metrics are the proxy's. Labels come from closed sets: rules and critical
 // tables are those of the policy.
 type metrics struct {
-	messages     [2]prometheus.Counter
-	statements   [6][3]prometheus.Counter
+	messages     [2]atomic.Int64    // by direction; these two are counted with every statement
+	statements   [6][3]atomic.Int64 // by class and verdict
 	rules        *prometheus.CounterVec
 	rows         *prometheus.CounterVec
 	holds        *prometheus.HistogramVec
@@ -75,12 +76,17 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		Buckets: prometheus.ExponentialBuckets(10e-6, 4, 11),
 	}, []string{"stage"})
 	reg.MustRegister(m.holds, m.stages)
-	messages := vec("lockkeeper_messages_total", "Protocol messages relayed, by the side that sent them.", "direction")
-	m.messages = [2]prometheus.Counter{messages.WithLabelValues("client"), messages.WithLabelValues("server")}
-	statements := vec("lockkeeper_statements_total", "Statements decided, by class and verdict.", "class", "verdict")
+	counted := func(n *atomic.Int64, name, help string, labels prometheus.Labels) {
+		opts := prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}
+		reg.MustRegister(prometheus.NewCounterFunc(opts, func() float64 { return float64(n.Load()) }))
+	}
+	for i, side := range [...]string{"client", "server"} {
+		counted(&m.messages[i], "lockkeeper_messages_total", "Protocol messages relayed, by the side that sent them.", prometheus.Labels{"direction": side})
+	}
 	for c := range m.statements {
 		for v := range m.statements[c] {
-			m.statements[c][v] = statements.WithLabelValues(inspect.Class(c).String(), policy.Verdict(v).String()) //nolint:gosec // both arrays are as long as the enums
+			labels := prometheus.Labels{"class": inspect.Class(c).String(), "verdict": policy.Verdict(v).String()} //nolint:gosec // both arrays are as long as the enums
+			counted(&m.statements[c][v], "lockkeeper_statements_total", "Statements decided, by class and verdict.", labels)
 		}
 	}
 	gauges(reg, s)
@@ -138,14 +144,14 @@ func (s *Server) contained(kind policy.ContainmentKind) float64 {
 
 // count adds what a session has to tell. Zeroes cost nothing.
 func (m *metrics) count(c *session.Counts) {
-	add(m.messages[0], c.ClientMessages)
-	add(m.messages[1], c.ServerMessages)
+	add(&m.messages[0], c.ClientMessages)
+	add(&m.messages[1], c.ServerMessages)
 	m.decided(policy.Allow, &c.Allowed)
 }
 
 func (m *metrics) decided(v policy.Verdict, byClass *[6]int64) {
 	for class, n := range byClass {
-		add(m.statements[class][v], n)
+		add(&m.statements[class][v], n)
 	}
 }
 
@@ -153,7 +159,7 @@ func (m *metrics) decided(v policy.Verdict, byClass *[6]int64) {
 func (m *metrics) incidents(c *session.Incidents, snap *policy.Snapshot) {
 	m.decided(policy.Refuse, &c.Refused)
 	m.decided(policy.Disconnect, &c.Disconnected)
-	add(m.serverDenied, c.ServerReadOnly)
+	m.serverDenied.Add(float64(c.ServerReadOnly))
 	for _, r := range c.Rules {
 		m.rules.WithLabelValues(r.Rule, strconv.FormatBool(!r.Observed)).Inc()
 	}
@@ -176,9 +182,9 @@ func (m *metrics) ended(cause string) {
 	}
 }
 
-func add(c prometheus.Counter, n int64) {
+func add(c *atomic.Int64, n int64) {
 	if n > 0 {
-		c.Add(float64(n))
+		c.Add(n)
 	}
 }
 

@@ -85,7 +85,7 @@ func ambiguous(text []byte) bool {
 // resolve returns what a batch does where it is sent now: each EXECUTE in it is
 // replaced by what it runs, and its names by what they lead to in the database.
 func (s *Session) resolve(b *inspect.Batch) (*inspect.Batch, action) {
-	if executes(b) {
+	if b.Class == inspect.Unknown && executes(b) {
 		if s.preparing() {
 			return nil, s.waitReplies()
 		}

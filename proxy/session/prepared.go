@@ -13,13 +13,20 @@ type slot struct {
 // are classed Unknown when they are executed.
 const maxPreparedBytes = 1 << 20
 
+// named is what one name stands for.
+type named struct {
+	name string
+	slot
+}
+
 // Prepared holds the names of prepared statements and portals and the batch
 // behind each. SQL's PREPARE and the protocol's Parse share one name space.
 type Prepared struct {
-	statement, portal   slot            // the unnamed ones
-	statements, portals map[string]slot // nil until a name is used
-	bytes               int             // of names
-	overflown           bool            // there are statements or portals whose names were not kept
+	statement, portal   slot              // the unnamed ones
+	statements, portals map[string]*named // nil until a name is used
+	recent              *named            // the statement that was asked for last; nil: none of those there are
+	bytes               int               // of names
+	overflown           bool              // there are statements or portals whose names were not kept
 }
 
 // names is either the statements or the portals.
@@ -37,7 +44,7 @@ func (n names) unnamed() *slot {
 	return &n.p.statement
 }
 
-func (n names) named() *map[string]slot {
+func (n names) named() *map[string]*named {
 	if n.portals {
 		return &n.p.portals
 	}
@@ -49,7 +56,26 @@ func (n names) get(name []byte) slot {
 	if len(name) == 0 {
 		return *n.unnamed()
 	}
-	return (*n.named())[string(name)]
+	if r := n.p.recent; r != nil && !n.portals && r.name == string(name) {
+		return r.slot
+	}
+	v := (*n.named())[string(name)]
+	if v == nil {
+		return slot{}
+	}
+	if !n.portals {
+		n.p.recent = v
+	}
+	return v.slot
+}
+
+// remove forgets a name.
+func (n names) remove(v *named) {
+	delete(*n.named(), v.name)
+	n.p.bytes -= len(v.name)
+	if n.p.recent == v {
+		n.p.recent = nil
+	}
 }
 
 // set makes name stand for v and returns what it stood for.
@@ -60,25 +86,28 @@ func (n names) set(name string, v slot) (old slot) {
 		return old
 	}
 	m := n.named()
-	old, known := (*m)[name]
-	switch {
-	case v.batch == nil && v.seq == 0:
-		if known {
-			delete(*m, name)
-			n.p.bytes -= len(name)
+	if known := (*m)[name]; known != nil {
+		old = known.slot
+		if v.batch == nil && v.seq == 0 {
+			n.remove(known)
+		} else {
+			known.slot = v
 		}
 		return old
-	case !known && n.p.bytes+len(name) > maxPreparedBytes:
+	}
+	switch {
+	case v.batch == nil && v.seq == 0:
+		return slot{}
+	case n.p.bytes+len(name) > maxPreparedBytes:
 		n.p.overflown = n.p.overflown || v.batch != nil
-		return old
-	case !known:
-		n.p.bytes += len(name)
+		return slot{}
 	}
+	n.p.bytes += len(name)
 	if *m == nil {
-		*m = make(map[string]slot)
+		*m = make(map[string]*named)
 	}
-	(*m)[name] = v
-	return old
+	(*m)[name] = &named{name, v}
+	return slot{}
 }
 
 // closed is told that a Close, with reply seq, has been confirmed.
@@ -91,10 +120,9 @@ func (n names) closed(name string, seq uint64) {
 // forgetStatements drops every prepared statement that is older than reply seq:
 // DEALLOCATE ALL, DISCARD ALL.
 func (p *Prepared) forgetStatements(seq uint64) {
-	for name, v := range p.statements {
+	for _, v := range p.statements {
 		if v.seq <= seq {
-			delete(p.statements, name)
-			p.bytes -= len(name)
+			p.of(false).remove(v)
 		}
 	}
 }
@@ -108,10 +136,9 @@ func (p *Prepared) forgetPortals(seq uint64) {
 	if len(p.portals) == 0 {
 		return // as in most sessions
 	}
-	for name, v := range p.portals {
+	for _, v := range p.portals {
 		if v.seq < seq {
-			delete(p.portals, name)
-			p.bytes -= len(name)
+			p.of(true).remove(v)
 		}
 	}
 }

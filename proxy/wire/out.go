@@ -49,7 +49,11 @@ func (o *Out) Segments() [][]byte { return o.segments }
 
 // Reset empties o.
 func (o *Out) Reset() {
-	clear(o.segments)
+	if len(o.segments) == 1 { // as most: a write barrier's check is all it costs
+		o.segments[0] = nil
+	} else {
+		clear(o.segments)
+	}
 	o.segments = o.segments[:0]
 	o.bytes = 0
 }
