@@ -61,6 +61,8 @@ type Server struct {
 	cfg  Config
 	deps Deps
 
+	began time.Time // a little before it was made
+
 	metrics   *metrics
 	pacer     *pacer
 	budget    *engine.Budget
@@ -144,6 +146,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		s.lookup = net.DefaultResolver.LookupHost
 	}
 	now := deps.Now()
+	s.began = now.Add(-time.Second)
 	s.stats = stats{ended: tallies{}, olderAt: now, newAt: now}
 	s.ctx, s.endAll = context.WithCancel(context.Background())
 	if err := s.tls.load(&cfg.TLS); err != nil {
@@ -600,13 +603,10 @@ func (h host) Gauge(lex inspect.Lexing) *inspect.Gauge { return h.s.deps.Inspect
 func (h host) Snapshot() *policy.Snapshot              { return h.s.deps.Decider.Current() }
 func (h host) Now() time.Time                          { return h.s.deps.Now() }
 
-func (h host) Elapsed() time.Duration { return elapsed() }
+func (h host) Elapsed() time.Duration { return h.s.elapsed() }
 
 // elapsed is what sessions measure by: see session.Host.
-func elapsed() time.Duration { return time.Since(began) }
-
-// began is before everything that is measured.
-var began = time.Now().Add(-time.Second)
+func (s *Server) elapsed() time.Duration { return time.Since(s.began) }
 
 func (h host) Throttle(limits []policy.Throttle, now time.Time) time.Duration {
 	return h.s.pacer.wait(limits, now)

@@ -141,7 +141,7 @@ func (st *moment) over(since time.Time, limit time.Duration) bool {
 // expired returns what has taken too long in a session, and begins to act on
 // it where that has to be in one step with finding it out.
 func (c *conn) expired(x *session.Session, now time.Time) *expiry {
-	st, limits := &moment{x.State(), now, elapsed()}, c.timeouts.Value()
+	st, limits := &moment{x.State(), now, c.s.elapsed()}, c.timeouts.Value()
 	over := limits.expired(st)
 	if over == nil && st.State.State == "active" && !st.Replicating {
 		over = c.lateStatement(st, limits.statement)

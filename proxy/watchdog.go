@@ -95,7 +95,7 @@ func (w *watchdog) suspects() map[postKey][]suspect {
 	}
 	w.seen = w.s.appendAll(w.seen[:0])
 	defer clear(w.seen)
-	now := elapsed()
+	now := w.s.elapsed()
 	var out map[postKey][]suspect
 	var one suspect
 	ask := func(x *session.Session) { one.Running, one.sub = x.Running(), x.Subject() }

@@ -164,7 +164,7 @@ func (p *polled) event(s side, events uint32, buf []byte) {
 // isCalm reports whether there is nothing to settle, as after most events:
 // everything was taken and written, and both sides are watched.
 func (p *polled) isCalm() bool {
-	return p.client.isCalm() && p.server.isCalm() && p.caught == nil && !(p.gone || p.leaving || p.aside || p.starved || p.ended)
+	return p.client.isCalm() && p.server.isCalm() && p.caught == nil && !p.gone && !p.leaving && !p.aside && !p.starved && !p.ended
 }
 
 func (h *half) isCalm() bool { return h.watched == unix.EPOLLIN && h.in == nil && h.out == nil }
