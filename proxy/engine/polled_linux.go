@@ -128,20 +128,17 @@ func (p *polled) close() {
 	}
 }
 
-// ready is called by the loop when a connection can be read or written, or is
-// broken. buf is the loop's.
-func (p *polled) ready(s side, events uint32, buf []byte) {
+// hear is called by the loop when a connection can be read or written, or is
+// broken. It returns what was read into buf, which is the loop's and has to stay
+// as it is until answer, and goes on shift until then; it does not where the pair
+// has ended.
+func (p *polled) hear(s side, events uint32, buf []byte) (read []byte) {
 	p.mu.Lock()
-	if !p.ended {
-		p.onShift = true
-		p.event(s, events, buf)
-		p.onShift = false
+	if p.ended {
+		p.mu.Unlock()
+		return nil
 	}
-	p.mu.Unlock()
-}
-
-// event is ready, on shift.
-func (p *polled) event(s side, events uint32, buf []byte) {
+	p.onShift = true
 	h := &p.client
 	if s == serverSide {
 		h = &p.server
@@ -151,14 +148,22 @@ func (p *polled) event(s side, events uint32, buf []byte) {
 	}
 	switch {
 	case events&^unix.EPOLLOUT == 0:
+		return nil
 	case s == clientSide:
-		p.readClient(buf[:clientRead])
+		return p.readClient(buf[:clientRead])
 	default:
-		p.readServer(buf)
+		return p.readServer(buf)
 	}
+}
+
+// answer writes what came of hear, and ends the shift.
+func (p *polled) answer(read []byte) {
+	p.flush(read)
 	if !p.isCalm() {
 		p.settle()
 	}
+	p.onShift = false
+	p.mu.Unlock()
 }
 
 // isCalm reports whether there is nothing to settle, as after most events:
@@ -267,16 +272,16 @@ func (p *polled) hearsServer() bool {
 	return !p.aside && !p.leaving && len(p.client.out) == 0
 }
 
-// readClient reads once; buf is not kept.
-func (p *polled) readClient(buf []byte) {
+// readClient reads once, and returns what it has read into buf.
+func (p *polled) readClient(buf []byte) []byte {
 	if p.ended || !p.hearsClient() {
-		return
+		return nil
 	}
 	c := &p.client
 	fresh := buf
 	if len(c.in) > 0 {
 		if !p.clientRoom() {
-			return
+			return nil
 		}
 		fresh = c.in[len(c.in):cap(c.in)]
 	}
@@ -284,6 +289,7 @@ func (p *polled) readClient(buf []byte) {
 	switch {
 	case err == nil && n > 0 && len(c.in) == 0:
 		p.pump(fresh[:n])
+		return fresh[:n]
 	case err == nil && n > 0:
 		c.in = c.in[:len(c.in)+n]
 		p.pump(nil)
@@ -292,6 +298,7 @@ func (p *polled) readClient(buf []byte) {
 	case !errors.Is(err, errNotNow):
 		p.clientEnded(err)
 	}
+	return nil
 }
 
 // clientRoom makes room behind what is kept of the client. Without room in the
@@ -423,10 +430,10 @@ func (p *polled) ask(text []byte, lex inspect.Lexing) {
 	}()
 }
 
-// readServer reads once; buf is not kept.
-func (p *polled) readServer(buf []byte) {
+// readServer reads once, and returns what it has read into buf.
+func (p *polled) readServer(buf []byte) []byte {
 	if p.ended || !p.hearsServer() {
-		return
+		return nil
 	}
 	h := &p.server
 	fresh := buf
@@ -441,6 +448,7 @@ func (p *polled) readServer(buf []byte) {
 	switch {
 	case err == nil && n > 0 && len(h.in) == 0:
 		p.heardServer(fresh[:n])
+		return fresh[:n]
 	case err == nil && n > 0:
 		h.in = h.in[:len(h.in)+n]
 		p.heardServer(nil)
@@ -449,6 +457,7 @@ func (p *polled) readServer(buf []byte) {
 	case !errors.Is(err, errNotNow):
 		p.serverEnded(ServerLost + reason(err))
 	}
+	return nil
 }
 
 func (p *polled) serverEnded(cause string) {
@@ -483,7 +492,7 @@ func (p *polled) heardServer(fresh []byte) {
 }
 
 // work tells what has happened, and writes what is collected: not before the
-// journal has it.
+// journal has it, and on shift not before its end.
 func (p *polled) work(fresh []byte) {
 	p.tell()
 	if closing := p.s.Closing(); closing != "" && !p.leaving {
@@ -491,6 +500,14 @@ func (p *polled) work(fresh []byte) {
 		p.leaving = true
 		p.after(farewellTime, p.hangUp)
 	}
+	if !p.onShift {
+		p.flush(fresh)
+	}
+}
+
+// flush writes what is collected. fresh is a buffer that is not ours, and that
+// it may alias.
+func (p *polled) flush(fresh []byte) {
 	p.write(&p.server, &p.s.ToServer, fresh)
 	p.write(&p.client, &p.s.ToClient, fresh)
 }

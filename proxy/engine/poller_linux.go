@@ -116,7 +116,8 @@ type loop struct {
 	bell    int  // an eventfd that ends the loop
 	keeps   bool // it may keep its processor while it waits: there are others
 	events  [loopEvents]unix.EpollEvent
-	started atomic.Bool // a goroutine was started that may wait for the loop's processor
+	ready   [loopEvents]*polled // whose they are
+	started atomic.Bool         // a goroutine was started that may wait for the loop's processor
 	ended   chan struct{}
 	shift   session.Shift
 
@@ -176,26 +177,60 @@ func (l *loop) leave(number int32) {
 func (l *loop) run() {
 	defer close(l.ended)
 	buf := make([]byte, loopBuffer)
-	var pairs [loopEvents]*polled
 	for n := 0; ; {
 		n = l.wait(n > 0)
 		l.shift.Clock.Reset()
-		events := l.events[:n]
 		l.mu.Lock()
-		for i := range events {
-			pairs[i] = l.pairs[events[i].Fd]
+		for i, e := range l.events[:n] {
+			l.ready[i] = l.pairs[e.Fd]
 		}
 		l.mu.Unlock()
-		for i := range events {
-			if events[i].Fd == 0 {
+		for done := 0; done < n; {
+			g := l.group(done, n, buf)
+			if g == 0 {
 				return
 			}
-			if p := pairs[i]; p != nil {
-				p.ready(side(events[i].Pad), events[i].Events, buf)
-			}
-			pairs[i] = nil
+			done += g
 		}
 	}
+}
+
+// groupEvents is how many events are a group at most.
+const groupEvents = 8
+
+// group lets the pairs of the next events up to end work, as far as they belong
+// together, and returns how many events these were; 0 for the bell. What all of
+// them have read and decided about is written then: to do the same for several
+// sessions and then the next thing finds the code, the session's and the
+// kernel's, in the processor's caches. Their mutexes are held until it is
+// written, for it is in the loop's buffer, where each has a part of its own.
+// Nobody else holds more than one.
+func (l *loop) group(begin, end int, buf []byte) int {
+	var parts [groupEvents][]byte
+	i, used := begin, 0
+	for i < min(end, begin+groupEvents) && used < len(buf)/2 {
+		e, p := &l.events[i], l.ready[i]
+		if e.Fd == 0 {
+			break
+		}
+		if p != nil {
+			if p.onShift { // its other side is in the group
+				break
+			}
+			if parts[i-begin] = p.hear(side(e.Pad), e.Events, buf[used:]); !p.onShift {
+				l.ready[i] = nil
+			}
+			used += len(parts[i-begin])
+		}
+		i++
+	}
+	for k := begin; k < i; k++ {
+		if p := l.ready[k]; p != nil {
+			p.answer(parts[k-begin])
+			l.ready[k] = nil
+		}
+	}
+	return i - begin
 }
 
 const forever = ^uintptr(0) // a timeout of -1 ms
