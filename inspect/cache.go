@@ -133,7 +133,7 @@ func (c *cache) put(e *entry) {
 		e.bytes += e.template.Bytes()
 	}
 	if e.batch != nil {
-		e.bytes += e.batch.sizeBytes()
+		e.bytes += e.batch.Bytes()
 	}
 	sum := c.sum(key, e.exact)
 	s := c.shard(sum)
@@ -257,8 +257,9 @@ const (
 	wordBytes      = 24
 )
 
-// sizeBytes estimates what the batch occupies, strings included.
-func (b *Batch) sizeBytes() int64 {
+// Bytes estimates what the batch occupies, strings included, but for a text that
+// waits for its fingerprint.
+func (b *Batch) Bytes() int64 {
 	n := batchBytes + len(b.Why)
 	for _, w := range b.Words {
 		n += wordBytes + len(w)
@@ -271,6 +272,9 @@ func (b *Batch) sizeBytes() int64 {
 
 func (s *Statement) sizeBytes() int {
 	n := statementBytes + len(s.Name) + len(s.Why)
+	for _, c := range s.Columns {
+		n += columnBytes + len(c)
+	}
 	for i := range s.Relations {
 		n += relationBytes + len(s.Relations[i].Schema) + len(s.Relations[i].Name) + s.Relations[i].Needs.sizeBytes()
 	}

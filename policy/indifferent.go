@@ -14,9 +14,9 @@ import (
 // one takes the place of the one that stood there.
 const MaxOpinions = 1024
 
-// maxOpinionRelations bounds the relations of a batch that is remembered, and so
-// what memory it keeps alive.
-const maxOpinionRelations = 16
+// MaxOpinionBytes bounds the batches that are remembered: what they hold, without
+// a text of up to inspect.MaxLateText that waits for its fingerprint.
+const MaxOpinionBytes = 4 << 10
 
 // opinions are what a policy has found out about batches, by their addresses. A
 // batch that is remembered cannot be freed, so that nothing else has its address.
@@ -46,7 +46,7 @@ func (p *Policy) isIndifferent(b *inspect.Batch) bool {
 	if known := slot.Load(); known != nil && known.batch == b {
 		return known.indifferent
 	}
-	if len(b.Statements[0].Relations) > maxOpinionRelations {
+	if b.Bytes() > MaxOpinionBytes {
 		return false
 	}
 	o := &opinion{b, p.hasNoRuleFor(b)}

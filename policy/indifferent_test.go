@@ -99,3 +99,23 @@ func TestOpinionsAreOfOneBatch(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+// TestLargeBatchesAreNotKept: what a policy remembers it keeps alive.
+func TestLargeBatchesAreNotKept(t *testing.T) {
+	p := standard(t, ProfileOdoo)
+	s := &Snapshot{Policy: p}
+	large := set("app.x", string(make([]byte, MaxOpinionBytes)))
+	wide := update("nobody", inspect.BoundKeyed)
+	wide.Columns = make([]string, MaxOpinionBytes)
+	for _, st := range []inspect.Statement{large, wide} {
+		b := batch(st)
+		if s.Passes(b) {
+			t.Errorf("%s: a batch of %d bytes is remembered", st.Kind, b.Bytes())
+		}
+	}
+	for i := range p.opinions {
+		if p.opinions[i].Load() != nil {
+			t.Error("there is an opinion")
+		}
+	}
+}

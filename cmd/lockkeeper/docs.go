@@ -305,7 +305,7 @@ func bounds() []bound {
 			"the rest is left out, partitions first", "",
 		},
 		{"batches whose relations a catalog remembers", strconv.Itoa(catalog.MaxResolved), "it begins anew", ""},
-		{"batches of which a policy remembers that no rule is about them", strconv.Itoa(policy.MaxOpinions), "another one takes the place of one", ""},
+		{"batches of which a policy remembers that no rule is about them", strconv.Itoa(policy.MaxOpinions) + " of up to " + size(policy.MaxOpinionBytes), "another one takes the place of one; of larger ones the rules are asked each time", ""},
 		{"a new session's wait for the catalog of a database that nobody was in", catalog.FirstWait.String(), "its statements are judged by the names in their text until the catalog is there", "`lockkeeper_catalog_stale_databases`"},
 		{"`limits.login_timeout`", l.LoginTimeout.String(), "the client is disconnected", "`lockkeeper_login_failures_total`"},
 		{"`limits.connect_timeout`", l.ConnectTimeout.String(), "the client is refused with 08001", "`lockkeeper_server_connect_failures_total`"},

@@ -300,7 +300,7 @@ func (s *Session) closeLeftovers() {
 	var buf []byte
 	for _, name := range s.leftover {
 		buf = wire.Append(buf, 'C', "S", name, "\x00")
-		s.out.push('C', hideBody)
+		s.out.push('C', hideBody).rare().name = name
 	}
 	s.leftover = s.leftover[:0]
 	s.ToServer.Forward(buf)

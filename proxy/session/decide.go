@@ -19,7 +19,6 @@ func (s *Session) passes(b *inspect.Batch) bool {
 		return false
 	}
 	s.beginsIn(snap)
-	s.leaveFence(&policy.Obligations{})
 	return true
 }
 
@@ -208,8 +207,9 @@ func (s *Session) letGo() {
 	}
 }
 
-// passed counts a batch that passes.
+// passed is told of a batch that passes and is sent.
 func (s *Session) passed(b *inspect.Batch) {
+	s.leaveFence(&policy.Obligations{})
 	s.count(b.Class, policy.Allow)
 	s.statement, s.fingerprint = &b.Statements[0], b.Fingerprint
 	if !onlyReads(b) {

@@ -152,6 +152,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return act, false
 	}
 	if s.passes(b) {
+		s.leaveFence(&policy.Obligations{})
 		return forward, true
 	}
 	d, act := s.decide(b)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"time"
 
 	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
@@ -18,13 +19,14 @@ type scratch struct {
 	head     head            // the client's message being worked on
 	clock    *Clock          // while bytes are heard
 	own      Clock           // where no shift has one
+	time     time.Time       // at which they are heard; zero until somebody asks
 	replies  []reply         // the ring of Outstanding
 	decision policy.Decision // about the message at hand; here so that it is not allocated
 	answers  []string        // first columns of rows that we asked for
 }
 
-// Shift is what the sessions of one engine loop share while it works on them: the
-// time, and what idle ones have given back. It is for one goroutine. Nil is what
+// Shift is what the sessions of one engine loop share while it works on them: a
+// clock, and what idle ones have given back. It is for one goroutine. Nil is what
 // all share who have none.
 type Shift struct {
 	Clock  Clock
@@ -77,6 +79,7 @@ func (s *Session) wake() { s.Wake(nil) }
 // hearing takes the time of what is heard, as far as no shift has one.
 func (s *Session) hearing() {
 	s.wake()
+	s.time = time.Time{}
 	if s.clock == nil {
 		s.own.Reset()
 		s.clock = &s.own

@@ -140,7 +140,7 @@ func (s *Session) fromServer(m wire.Message, whole bool) action {
 	case 'G':
 		return s.copyInResponse(h)
 	case 'V':
-		if h != nil && h.kind == 'F' {
+		if h != nil && h.kind == 'F' && h.batch != nil { // nil: a substitute, which no server lets succeed
 			h.done = true
 			s.unseen = s.unseen || preparesUnseen(h.batch)
 			s.wrote(h, &h.batch.Statements[0], 0)

@@ -42,15 +42,14 @@ func (s *Session) timeOf(m moment) time.Time {
 	return s.host.Now().Add(time.Duration(m) - s.host.Elapsed())
 }
 
-// Clock is the time at which bytes were heard. It is read when somebody first
-// asks for it, and is the same until Reset: what is heard together came together.
-type Clock struct {
-	now    time.Time
-	moment moment
-}
+// Clock is the moment at which bytes were heard, for durations. It is read when
+// somebody first asks for it, and is the same until Reset: what is heard together
+// came together. Decisions do not rest on it: a session may come to its event
+// when others have looked at a later time.
+type Clock struct{ moment moment }
 
 // Reset lets the time go on.
-func (c *Clock) Reset() { *c = Clock{} }
+func (c *Clock) Reset() { c.moment = never }
 
 // moment returns the time.
 func (s *Session) moment() moment {
@@ -63,15 +62,16 @@ func (s *Session) moment() moment {
 	return s.clock.moment
 }
 
-// now returns the time as people have it.
+// now returns the time as people have it, which decisions rest on: one time for
+// what is heard in one call.
 func (s *Session) now() time.Time {
 	if s.scratch == nil || s.clock == nil {
 		return s.host.Now()
 	}
-	if s.clock.now.IsZero() {
-		s.clock.now = s.host.Now()
+	if s.time.IsZero() {
+		s.time = s.host.Now()
 	}
-	return s.clock.now
+	return s.time
 }
 
 // begin notes that the server is sent something and has owed nothing before.
