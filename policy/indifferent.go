@@ -12,7 +12,10 @@ import (
 
 // MaxOpinions bounds the batches that a policy remembers an opinion of; another
 // one takes the place of the one that stood there.
-const MaxOpinions = 1024
+const MaxOpinions = 2 << placeBits
+
+// placeBits is how many bits the place of a batch has.
+const placeBits = 10
 
 // MaxOpinionBytes bounds the batches that are remembered: what they hold, without
 // a text of up to inspect.MaxLateText that waits for its fingerprint.
@@ -20,18 +23,20 @@ const MaxOpinionBytes = 4 << 10
 
 // opinions are what a policy has found out about batches, by their addresses. A
 // batch that is remembered cannot be freed, so that nothing else has its address.
-type opinions [MaxOpinions]atomic.Pointer[opinion]
+type opinions struct {
+	indifferent [1 << placeBits]atomic.Pointer[inspect.Batch] // none of the rules' business
+	concerned   [1 << placeBits]atomic.Pointer[inspect.Batch]
+}
 
-// opinion is whether a batch is none of the rules' business. It is immutable.
-type opinion struct {
-	batch       *inspect.Batch
-	indifferent bool
+// placeOf returns where a batch is remembered. It spreads addresses, which are
+// all multiples of a batch's size.
+func placeOf(b *inspect.Batch) uint64 {
+	return uint64(uintptr(unsafe.Pointer(b))) * 0x9e3779b97f4a7c15 >> (64 - placeBits)
 }
 
 // Passes reports whether Decide would allow the batch and ask nothing for it,
 // whatever else the request says: no containment is in force, and no rule is
-// about what the batch does, whoever sends it. It does not allocate for batches
-// that it has seen of late.
+// about what the batch does, whoever sends it. It does not allocate.
 func (s *Snapshot) Passes(b *inspect.Batch) bool {
 	return len(s.Containments) == 0 && s.Policy != nil && s.Policy.isIndifferent(b)
 }
@@ -42,16 +47,19 @@ func (p *Policy) isIndifferent(b *inspect.Batch) bool {
 	if len(b.Statements) != 1 || b.Class == inspect.Unknown || b.Fleeting {
 		return false // there are few of them
 	}
-	slot := &p.opinions[uintptr(unsafe.Pointer(b))>>4%MaxOpinions] // batches have 16 bytes, or more, for each of their own
-	if known := slot.Load(); known != nil && known.batch == b {
-		return known.indifferent
-	}
-	if b.Bytes() > MaxOpinionBytes {
+	at := placeOf(b)
+	switch {
+	case p.opinions.indifferent[at].Load() == b:
+		return true
+	case p.opinions.concerned[at].Load() == b || b.Bytes() > MaxOpinionBytes:
+		return false
+	case p.hasNoRuleFor(b):
+		p.opinions.indifferent[at].Store(b)
+		return true
+	default:
+		p.opinions.concerned[at].Store(b)
 		return false
 	}
-	o := &opinion{b, p.hasNoRuleFor(b)}
-	slot.Store(o)
-	return o.indifferent
 }
 
 // hasNoRuleFor asks the rules about a batch of one statement as Decide does, but

@@ -113,9 +113,26 @@ func TestLargeBatchesAreNotKept(t *testing.T) {
 			t.Errorf("%s: a batch of %d bytes is remembered", st.Kind, b.Bytes())
 		}
 	}
-	for i := range p.opinions {
-		if p.opinions[i].Load() != nil {
+	for i := range p.opinions.indifferent {
+		if p.opinions.indifferent[i].Load() != nil || p.opinions.concerned[i].Load() != nil {
 			t.Error("there is an opinion")
 		}
+	}
+}
+
+// TestAnOpinionCostsNoAllocation, also where two batches take each other's place.
+func TestAnOpinionCostsNoAllocation(t *testing.T) {
+	s := &Snapshot{Policy: standard(t, ProfileOdoo)}
+	one := batch(selectFrom("a"))
+	other := batch(selectFrom("b"))
+	for placeOf(other) != placeOf(one) {
+		other = batch(selectFrom("b"))
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if !s.Passes(one) || !s.Passes(other) {
+			t.Error("a plain SELECT does not pass")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

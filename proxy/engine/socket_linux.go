@@ -25,15 +25,6 @@ func receive(fd int32, buf []byte) (int, error) {
 // send writes segments as far as the socket takes them now and returns the
 // rest; it changes the elements of segments.
 func send(fd int32, segments [][]byte) (rest [][]byte, err error) {
-	if len(segments) == 1 { // as most
-		n, err := sendOne(fd, segments[0])
-		if n == len(segments[0]) {
-			return nil, nil
-		}
-		if segments = cut(segments, n); err != nil {
-			return segments, err
-		}
-	}
 	for len(segments) > 0 && err == nil {
 		var n int
 		if len(segments) == 1 {
