@@ -438,18 +438,10 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 // reply is owed: nil when the server will discard it.
 func (s *Session) pushExecute(b *inspect.Batch) *reply {
 	s.openSegment()
-	if onlyReads(b) {
-		r := s.out.push('E', reads)
-		if r != nil {
-			r.batch, r.began, s.ran = b, s.moment(), r.seq
-		}
-		return r
-	}
-	if !harmless(b) && !s.seg.armed {
-		s.seg.writes = true
-	}
-	if s.mayChangeLexing(b) {
-		s.seg.lexing = true
+	plain := onlyReads(b)
+	if !plain {
+		s.seg.writes = s.seg.writes || !harmless(b) && !s.seg.armed
+		s.seg.lexing = s.seg.lexing || s.mayChangeLexing(b)
 	}
 	r := s.out.push('E', 0)
 	if r == nil {
@@ -457,6 +449,9 @@ func (s *Session) pushExecute(b *inspect.Batch) *reply {
 	}
 	s.out.runs(r, b)
 	r.began, s.ran = s.moment(), r.seq
+	if plain {
+		return r
+	}
 	s.seg.control = s.seg.control || controls(b)
 	if endsBlock(b) {
 		s.seg.armed, s.seg.ended = false, true
