@@ -1,6 +1,6 @@
 // Command oltp measures what lockkeeper costs beside no proxy and its peers: CPU per transaction, latency, throughput, memory, system calls, and what two incidents do to everybody else.
 //
-// Rounds are short and interleaved: each visits every target, in an order that
+// In a round every target works in turns of a tenth of a second, in an order that
 // rotates, so that what the machine does meanwhile meets all of them. Ratios are
 // paired within a round, and their medians are printed.
 package main
@@ -35,7 +35,7 @@ func main() {
 // options are the flags.
 type options struct {
 	rounds   int
-	seconds  int // of one measurement
+	seconds  int // that each target works in a round
 	targets  []string
 	parts    []string
 	program  string
@@ -51,7 +51,7 @@ func parse(args []string) (options, error) {
 	o := options{}
 	flags := flag.NewFlagSet("oltp", flag.ContinueOnError)
 	flags.IntVar(&o.rounds, "rounds", enoughRounds, "rounds of each scenario")
-	flags.IntVar(&o.seconds, "seconds", 3, "of one measurement")
+	flags.IntVar(&o.seconds, "seconds", 3, "that each target works in a round")
 	targets := flags.String("targets", strings.Join(targetNames(), ","), "what is measured")
 	scenarios := flags.String("scenarios", strings.Join(partNames(), ","), "how")
 	flags.StringVar(&o.program, "lockkeeper", "bin/lockkeeper", "the program")
@@ -193,16 +193,17 @@ func (r *results) measure(ctx context.Context, s *stage, out io.Writer) (failed 
 	return failed
 }
 
-// interleave visits every target in each round.
+// interleave lets every target take part in each round, in an order that
+// rotates.
 func (s *stage) interleave(ctx context.Context, sc *scenario, o *options) (*table, error) {
 	t := &table{scenario: sc, targets: o.targets, samples: map[string][]sample{}}
 	for round := -1; round < o.rounds; round++ { // the first warms up
-		for i := range t.targets {
-			name := t.targets[(i+max(round, 0))%len(t.targets)]
-			x, err := s.measure(ctx, sc, s.targets[name], o.seconds)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
+		first := max(round, 0) % len(t.targets)
+		got, err := s.round(ctx, sc, slices.Concat(t.targets[first:], t.targets[:first]), o.seconds)
+		if err != nil {
+			return nil, err
+		}
+		for name, x := range got {
 			if round >= 0 {
 				t.samples[name] = append(t.samples[name], x)
 			}

@@ -39,31 +39,36 @@ func TestPercentilesAreFinerThanMicroseconds(t *testing.T) {
 // at is a moment of a load.
 func at(ms int) time.Time { return time.Unix(100, 0).Add(time.Duration(ms) * time.Millisecond) }
 
-func TestOnlyWhatHappensWhileAllClientsWorkCounts(t *testing.T) {
+func TestOnlyTurnsInWhichAllClientsWorkCount(t *testing.T) {
 	var all []transaction
 	for ms := 1; ms <= 1000; ms++ {
-		all = append(all, transaction{0, at(ms), time.Millisecond})
-		if ms > 200 && ms < 800 {
-			all = append(all, transaction{1, at(ms), time.Millisecond})
+		if ms%200 > 100 { // another one's turn
+			continue
+		}
+		took := time.Millisecond
+		if ms%200 == 1 { // it has waited for its turn
+			took = 101 * time.Millisecond
+		}
+		all = append(all, transaction{0, at(ms), took})
+		if ms > 250 {
+			all = append(all, transaction{1, at(ms), took})
 		}
 	}
-	var readings []reading
-	for ms := 0; ms <= 1000; ms += 50 {
-		cpu := time.Duration(ms) * 20 * time.Microsecond // 10 µs for each transaction
-		if ms > 200 {
-			cpu += time.Second // a login
-		}
-		readings = append(readings, reading{at(ms), cpu})
+	var turns []turn
+	for ms := 0; ms < 1000; ms += 200 {
+		cpu := time.Duration(ms) * 10 * time.Microsecond // 10 µs for each transaction of two clients
+		turns = append(turns, turn{reading{at(ms), cpu}, reading{at(ms + 100), cpu + 2*time.Millisecond}})
 	}
-	x, err := sum(all, 2, readings)
-	if err != nil || x.cpu != 10*time.Microsecond || x.rate != 2000 || x.p50/time.Millisecond != 1 {
+	turns[1].over.cpu += time.Second // a login
+	x, err := sum(all, 2, turns)
+	if err != nil || x.cpu.Round(time.Microsecond) != 10*time.Microsecond || x.rate != 2000 || x.p50/time.Millisecond != 1 || x.p99/time.Millisecond != 1 {
 		t.Errorf("%+v, %v", x, err)
 	}
-	if _, err := sum(all, 3, readings); !errors.Is(err, errTooShort) {
+	if _, err := sum(all, 3, turns); !errors.Is(err, errTooShort) {
 		t.Errorf("with a client that did nothing: %v", err)
 	}
-	if _, err := sum(all, 2, readings[:6]); !errors.Is(err, errTooShort) {
-		t.Errorf("with too few readings: %v", err)
+	if _, err := sum(all, 2, turns[:3]); !errors.Is(err, errTooShort) {
+		t.Errorf("with too few turns: %v", err)
 	}
 }
 

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -58,24 +54,54 @@ type sample struct {
 	p50, p99     time.Duration
 }
 
-// measure takes one sample of a target.
-func (s *stage) measure(ctx context.Context, sc *scenario, t *target, seconds int) (sample, error) {
-	user, system, err := t.split()
+// round takes one sample of every target, in the order of names.
+func (s *stage) round(ctx context.Context, sc *scenario, names []string, seconds int) (map[string]sample, error) {
+	before, err := s.splits(names)
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	var x sample
+	var out map[string]sample
 	if sc.stream != "" {
-		x, err = s.readStream(ctx, sc, t)
+		out, err = s.readStreams(ctx, sc, names)
 	} else {
-		x, err = s.bench(ctx, sc, t, seconds)
+		out, err = s.bench(ctx, sc, names, seconds)
 	}
 	if err != nil {
-		return sample{}, err
+		return nil, err
 	}
-	x.user, x.system, err = t.split()
-	x.user, x.system = x.user-user, x.system-system
-	return x, err
+	after, err := s.splits(names)
+	for name, x := range out {
+		x.user, x.system = after[name].user-before[name].user, after[name].system-before[name].system
+		out[name] = x
+	}
+	return out, err
+}
+
+// share is a proxy's CPU time, to ticks.
+type share struct{ user, system time.Duration }
+
+func (s *stage) splits(names []string) (map[string]share, error) {
+	out := map[string]share{}
+	for _, name := range names {
+		user, system, err := s.targets[name].split()
+		if err != nil {
+			return nil, err
+		}
+		out[name] = share{user, system}
+	}
+	return out, nil
+}
+
+func (s *stage) readStreams(ctx context.Context, sc *scenario, names []string) (map[string]sample, error) {
+	out := map[string]sample{}
+	for _, name := range names {
+		x, err := s.readStream(ctx, sc, s.targets[name])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out[name] = x
+	}
+	return out, nil
 }
 
 // readStream reads the result of one statement and throws it away.
@@ -107,70 +133,4 @@ func (s *stage) readStream(ctx context.Context, sc *scenario, t *target) (sample
 
 func (t *target) url() string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable", t.port)
-}
-
-// attempts is how often a load is tried whose clients were hardly at work.
-const attempts = 3
-
-// bench runs pgbench and returns what happened while all its clients worked.
-func (s *stage) bench(ctx context.Context, sc *scenario, t *target, seconds int) (x sample, err error) {
-	for range attempts {
-		if x, err = s.benchOnce(ctx, sc, t, seconds); !errors.Is(err, errTooShort) {
-			break
-		}
-	}
-	return x, err
-}
-
-func (s *stage) benchOnce(ctx context.Context, sc *scenario, t *target, seconds int) (sample, error) {
-	dir, err := os.MkdirTemp(s.dir, "log-")
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { _ = os.RemoveAll(dir) }() // tearDown does, too
-	cmd := s.command(ctx, "pgbench", t, "-n", "-M", sc.mode, "-c", strconv.Itoa(sc.clients), "-j", strconv.Itoa(min(2, sc.clients)),
-		"-T", strconv.Itoa(seconds), "-l", "--log-prefix="+filepath.Join(dir, logPrefix))
-	if sc.script == "" {
-		cmd.Args = append(cmd.Args, "-b", cmp.Or(sc.builtin, "select-only"))
-	} else {
-		file := filepath.Join(dir, "script")
-		if err := os.WriteFile(file, []byte(sc.script), 0o600); err != nil {
-			return sample{}, err
-		}
-		cmd.Args = append(cmd.Args, "-f", file)
-	}
-	m := newMeter(t)
-	out, err := cmd.CombinedOutput()
-	readings, err2 := m.stop()
-	if err != nil {
-		return sample{}, fmt.Errorf("pgbench: %w\n%s", err, out)
-	}
-	all, err3 := transactions(dir)
-	if err := errors.Join(err2, err3); err != nil {
-		return sample{}, err
-	}
-	return sum(all, sc.clients, readings)
-}
-
-// sum makes a sample of a load's transactions.
-func sum(all []transaction, clients int, readings []reading) (sample, error) {
-	first, last, err := span(all, clients, readings)
-	if err != nil {
-		return sample{}, err
-	}
-	var in []transaction
-	for _, x := range all {
-		if x.ended.After(first.at) && !x.ended.After(last.at) {
-			in = append(in, x)
-		}
-	}
-	if len(in) == 0 {
-		return sample{}, errTooShort
-	}
-	took := durations(in)
-	return sample{
-		cpu:  (last.cpu - first.cpu) / time.Duration(len(in)),
-		rate: float64(len(in)) / last.at.Sub(first.at).Seconds(),
-		p50:  percentile(took, .5), p99: percentile(took, .99),
-	}, nil
 }
