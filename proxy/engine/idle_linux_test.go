@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,17 +73,27 @@ func live() int {
 	return int(m.HeapAlloc)
 }
 
+// say writes all of b.
 func say(t *testing.T, fd int, b []byte) {
 	t.Helper()
-	if n, err := unix.Write(fd, b); err != nil || n < len(b) {
-		t.Fatalf("wrote %d of %d bytes: %v", n, len(b), err)
+	for begun := time.Now(); len(b) > 0; {
+		n, err := unix.Write(fd, b)
+		b = b[max(n, 0):]
+		if err != nil && !errors.Is(err, unix.EAGAIN) || time.Since(begun) > 30*time.Second {
+			t.Errorf("%d bytes are not written: %v", len(b), err)
+			return
+		}
+		if err != nil {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
 // hear reads so many bytes.
-func hear(t *testing.T, fd, bytes int) {
+func hear(t *testing.T, fd, bytes int) []byte {
 	t.Helper()
-	buf := make([]byte, bytes)
+	heard := make([]byte, bytes)
+	buf := heard
 	await(t, "the bytes that were sent", func() bool {
 		n, err := unix.Read(fd, buf)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
@@ -91,4 +102,5 @@ func hear(t *testing.T, fd, bytes int) {
 		buf = buf[max(n, 0):]
 		return len(buf) == 0
 	})
+	return heard
 }

@@ -45,13 +45,42 @@ type polled struct {
 // half is one connection of a pair. An idle one has no buffers.
 type half struct {
 	fd      int32    // as epoll has it
-	watched uint32   // what the loop watches it for
+	watched uint32   // what the loop watches it for; stale: and has to be told again
 	in      []byte   // read; from start on not taken yet
 	start   int      // moved to the front only when nothing that is to be written aliases in
 	out     [][]byte // to be written; may alias the other half's in
 	bytes   int64    // taken for writing, in all
 	lost    int64    // bytes when err came
 	err     error    // of writing; then everything is thrown away
+}
+
+// The loop is told of a connection when something comes, not for as long as
+// something is there. readable is what it watches one for that is read. A read
+// that fills less than its buffer has emptied the socket, but for what parted
+// tells: an end, or a byte that is urgent, may come behind what was read. stale
+// is no event of the kernel's: something may be left that the loop was told of
+// already. Source: epoll(7), "Level-triggered and edge-triggered" and its
+// question 9; tcp_recvmsg_locked in net/ipv4/tcp.c, which stops at an urgent byte.
+const (
+	parted   uint32 = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLPRI
+	readable uint32 = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+	stale    uint32 = 1 << 27
+)
+
+// leftovers notes that something may be left to be read.
+func (h *half) leftovers() {
+	if h.watched&unix.EPOLLIN != 0 {
+		h.watched |= stale
+	}
+}
+
+// receive reads what there is into buf, as far as it has room.
+func (h *half) receive(buf []byte) (int, error) {
+	n, err := receive(h.fd, buf)
+	if n == len(buf) {
+		h.leftovers()
+	}
+	return n, err
 }
 
 // rest is what was read and not taken.
@@ -146,6 +175,9 @@ func (p *polled) hear(s side, events uint32, buf []byte) (read []byte) {
 	if events&^unix.EPOLLIN != 0 {
 		p.drain(h)
 	}
+	if events&parted != 0 {
+		h.leftovers()
+	}
 	switch {
 	case events&^unix.EPOLLOUT == 0:
 		return nil
@@ -172,7 +204,7 @@ func (p *polled) isCalm() bool {
 	return p.client.isCalm() && p.server.isCalm() && p.caught == nil && !p.gone && !p.leaving && !p.aside && !p.starved && !p.ended
 }
 
-func (h *half) isCalm() bool { return h.watched == unix.EPOLLIN && h.in == nil && h.out == nil }
+func (h *half) isCalm() bool { return h.watched == readable && h.in == nil && h.out == nil }
 
 // shift returns what the loop has for the session that it works on; nil outside
 // of its goroutine.
@@ -200,12 +232,12 @@ func (p *polled) settle() {
 	p.watch(&p.server, serverSide, p.wants(p.hearsServer(), &p.server))
 }
 
-// wants returns the events that are acted on now: any other would come again
-// and again.
+// wants returns the events that are acted on now. What is there when the loop
+// begins to watch for it, it is told of.
 func (p *polled) wants(reading bool, h *half) uint32 {
 	var events uint32
 	if reading {
-		events = unix.EPOLLIN
+		events = readable
 	}
 	if len(h.out) > 0 && !p.aside {
 		events |= unix.EPOLLOUT
@@ -218,7 +250,7 @@ func (p *polled) watch(h *half, s side, events uint32) {
 	if events == h.watched || p.ended && events != 0 {
 		return
 	}
-	if err := p.loop.watch(h.fd, p.number, s, h.watched, events); err != nil {
+	if err := p.loop.watch(h.fd, p.number, s, h.watched&^stale, events); err != nil {
 		p.because("no poll loop can watch the connection: " + err.Error())
 		p.close()
 		return
@@ -274,18 +306,20 @@ func (p *polled) hearsServer() bool {
 
 // readClient reads once, and returns what it has read into buf.
 func (p *polled) readClient(buf []byte) []byte {
+	c := &p.client
 	if p.ended || !p.hearsClient() {
+		c.leftovers()
 		return nil
 	}
-	c := &p.client
 	fresh := buf
 	if len(c.in) > 0 {
 		if !p.clientRoom() {
+			c.leftovers()
 			return nil
 		}
 		fresh = c.in[len(c.in):cap(c.in)]
 	}
-	n, err := receive(c.fd, fresh)
+	n, err := c.receive(fresh)
 	switch {
 	case err == nil && n > 0 && len(c.in) == 0:
 		p.pump(fresh[:n])
@@ -432,10 +466,11 @@ func (p *polled) ask(text []byte, lex inspect.Lexing) {
 
 // readServer reads once, and returns what it has read into buf.
 func (p *polled) readServer(buf []byte) []byte {
+	h := &p.server
 	if p.ended || !p.hearsServer() {
+		h.leftovers()
 		return nil
 	}
-	h := &p.server
 	fresh := buf
 	if len(h.in) > 0 {
 		h.compact()
@@ -444,7 +479,7 @@ func (p *polled) readServer(buf []byte) []byte {
 		}
 		fresh = h.in[len(h.in):cap(h.in)]
 	}
-	n, err := receive(h.fd, fresh)
+	n, err := h.receive(fresh)
 	switch {
 	case err == nil && n > 0 && len(h.in) == 0:
 		p.heardServer(fresh[:n])

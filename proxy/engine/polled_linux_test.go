@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"net"
 	"os"
 	"runtime"
 	"strings"
@@ -115,8 +116,7 @@ func await(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// A loop is level-triggered: what it watches and does not act on keeps a
-// processor busy for as long as that lasts.
+// What a loop watches and does not act on wakes it in vain.
 func TestNothingIsWatchedInVain(t *testing.T) {
 	ours, client := sockets(t)
 	server, _ := sockets(t)
@@ -134,7 +134,7 @@ func TestNothingIsWatchedInVain(t *testing.T) {
 		t.Errorf("while something slow comes first the loop watches for %#x and %#x", c, s)
 	}
 	close(goOn)
-	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == unix.EPOLLIN })
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readable })
 
 	query := wire.Append(nil, 'Q', strings.Repeat("x", 8<<10), "\x00")
 	send := func() {
@@ -193,7 +193,7 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	next := pausedPair(l, ours, server)
 	ended := make(owner, 1)
 	next.Begin(ended)
-	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == unix.EPOLLIN })
+	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == readable })
 	if err := unix.Shutdown(another, unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestAWaitingLoopStopsForTheCollector(t *testing.T) {
 	p := pausedPair(runningLoop(t), ours, server)
 	ended := make(owner, 1)
 	p.Begin(ended)
-	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == unix.EPOLLIN })
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readable })
 	flush := wire.Append(nil, 'H')
 	for range 20 {
 		if _, err := unix.Write(client, flush); err != nil {
@@ -228,4 +228,94 @@ func TestAWaitingLoopStopsForTheCollector(t *testing.T) {
 	}
 	p.Close("enough")
 	<-ended
+}
+
+// tcpSockets is sockets with TCP between them.
+func tcpSockets(t *testing.T) (ours, theirs int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours, err = own(near); err == nil {
+		theirs, err = own(far)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = near.Close(), far.Close() // own has duplicates
+	t.Cleanup(func() { _ = unix.Close(theirs) })
+	return ours, theirs
+}
+
+// The loop hears once of what comes: a read that leaves something behind is not
+// the last one.
+func TestNothingIsLeftUnread(t *testing.T) {
+	flush := string(wire.Append(nil, 'H'))
+	notice := string(wire.Append(nil, 'N', strings.Repeat("x", 1<<10)))
+	for _, c := range []struct {
+		name   string
+		server bool              // it speaks, not the client
+		say    func(speaker int) // behind a first message
+		heard  string            // of it
+		ends   bool              // the other side hears the end behind it
+	}{
+		{name: "more of a client than is read at once", heard: strings.Repeat(flush, 3*clientRead/len(flush))},
+		{name: "as much of a client as is read at once", heard: string(wire.Append(nil, 'd', strings.Repeat("x", clientRead-5)))},
+		{name: "more of a server than is read at once", server: true, heard: strings.Repeat(notice, 3*loopBuffer/len(notice))},
+		{name: "a client's end behind what it says", heard: flush, ends: true, say: func(fd int) {
+			say(t, fd, []byte(flush))
+			_ = unix.Shutdown(fd, unix.SHUT_WR)
+		}},
+		{name: "a server's end behind what it says", server: true, heard: notice, ends: true, say: func(fd int) {
+			say(t, fd, []byte(notice))
+			_ = unix.Shutdown(fd, unix.SHUT_WR)
+		}},
+		{name: "a client's urgent byte", heard: flush + flush, say: func(fd int) {
+			say(t, fd, []byte(flush))
+			if err := unix.Sendto(fd, []byte{1}, unix.MSG_OOB, nil); err != nil {
+				t.Error(err)
+			}
+			say(t, fd, []byte(flush))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := runningLoop(t)
+			near, client := tcpSockets(t)
+			far, server := tcpSockets(t)
+			p := pausedPair(l, near, far)
+			ended := make(owner, 1)
+			p.Begin(ended)
+			hear(t, client, len(greeting))
+			speaker, listener := client, server
+			if c.server {
+				speaker, listener = server, client
+			}
+			p.mu.Lock() // the loop comes to it when everything is there
+			if c.say == nil {
+				go say(t, speaker, []byte(c.heard))
+			} else {
+				c.say(speaker)
+			}
+			time.Sleep(10 * time.Millisecond)
+			p.mu.Unlock()
+			if got := hear(t, listener, len(c.heard)); string(got) != c.heard {
+				t.Error("what is heard is not what was said")
+			}
+			if c.ends {
+				await(t, "the end", func() bool { n, err := unix.Read(listener, make([]byte, 1)); return n == 0 && err == nil })
+			}
+			p.Close("enough")
+			<-ended
+		})
+	}
 }
