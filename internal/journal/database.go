@@ -59,7 +59,8 @@ const columns = `time, kind, session, server_pid, user, database, application, a
 
 const insertEntry = `INSERT INTO entries (` + columns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
 
-// settleStatements gives the statements of a transaction its outcome. Session
+// settleStatements gives the statements of a transaction its outcome that were
+// written before the batch with its end. Session
 // ids begin again with every start, so only this run's entries are meant.
 const settleStatements = `UPDATE entries SET outcome = ?
 	WHERE kind = 'statement' AND outcome = 'ok' AND tx <> '' AND session = ? AND tx = ? AND id > ?`
@@ -77,7 +78,20 @@ type database struct {
 	first int64 // the last entry before this run
 
 	insert, settle *sql.Stmt // of write; closed with it
+
+	open   map[transaction]struct{} // those of which statements are in the file without an outcome
+	unsure bool                     // open lacks some
 }
+
+// transaction is one of a session's.
+type transaction struct {
+	session uint64
+	number  string
+}
+
+// maxOpen bounds what is remembered. A transaction has one session to itself;
+// there are more only where entries were dropped that would have ended some.
+const maxOpen = 100_000
 
 // errDamaged marks a file that holds no journal we can use.
 var errDamaged = errors.New("not a usable journal")
@@ -250,8 +264,10 @@ func setAside(path string, now time.Time) (string, error) {
 	return filepath.Base(to), nil
 }
 
-// put writes entries in one transaction.
+// put writes entries in one transaction. Statements whose transaction has ended
+// among the entries get its outcome before they are written.
 func (d *database) put(ctx context.Context, entries []Entry) error {
+	open := conclude(entries)
 	tx, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
@@ -259,14 +275,61 @@ func (d *database) put(ctx context.Context, entries []Entry) error {
 	defer func() { _ = tx.Rollback() }()
 	insert, settle := tx.StmtContext(ctx, d.insert), tx.StmtContext(ctx, d.settle)
 	for i := range entries {
-		if err := putOne(ctx, insert, settle, &entries[i], d.first); err != nil {
+		e := &entries[i]
+		if err := putOne(ctx, insert, e); err != nil {
 			return err
+		}
+		if _, older := d.open[e.transaction()]; e.Kind != TransactionEntry || !older && !d.unsure {
+			continue
+		}
+		if _, err := settle.ExecContext(ctx, e.Outcome, int64(e.Session), e.Transaction, d.first); err != nil {
+			return fmt.Errorf("settle statements: %w", err)
 		}
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	d.remember(entries, open)
 	return nil
+}
+
+func (e *Entry) transaction() transaction { return transaction{e.Session, e.Transaction} }
+
+// conclude gives statements the outcome of their transactions, as far as both
+// are among the entries, and returns the transactions that go on.
+func conclude(entries []Entry) (open map[transaction][]int) {
+	open = map[transaction][]int{}
+	for i := range entries {
+		e := &entries[i]
+		switch {
+		case e.Kind == TransactionEntry:
+			for _, k := range open[e.transaction()] {
+				entries[k].Outcome = e.Outcome
+			}
+			delete(open, e.transaction())
+		case e.Kind == StatementEntry && e.Outcome == "ok" && e.Transaction != "":
+			open[e.transaction()] = append(open[e.transaction()], i)
+		}
+	}
+	return open
+}
+
+// remember keeps which transactions are open after entries were written.
+func (d *database) remember(entries []Entry, open map[transaction][]int) {
+	for i := range entries {
+		if e := &entries[i]; e.Kind == TransactionEntry {
+			delete(d.open, e.transaction())
+		}
+	}
+	if len(d.open)+len(open) > maxOpen {
+		d.open, d.unsure = nil, true
+	}
+	if d.open == nil {
+		d.open = map[transaction]struct{}{}
+	}
+	for t := range open {
+		d.open[t] = struct{}{}
+	}
 }
 
 // lose settles transactions of sessions up to the last, which are over.
@@ -277,7 +340,7 @@ func (d *database) lose(ctx context.Context, last uint64) error {
 	return nil
 }
 
-func putOne(ctx context.Context, insert, settle *sql.Stmt, e *Entry, first int64) error {
+func putOne(ctx context.Context, insert *sql.Stmt, e *Entry) error {
 	tables, err := json.Marshal(e.Tables)
 	if err != nil {
 		return fmt.Errorf("encode tables: %w", err)
@@ -287,12 +350,6 @@ func putOne(ctx context.Context, insert, settle *sql.Stmt, e *Entry, first int64
 		int64(e.Duration), e.Verdict, e.Rule, e.SQLSTATE, e.Outcome, e.Action, e.Reason, e.Detail, e.Count)
 	if err != nil {
 		return fmt.Errorf("insert: %w", err)
-	}
-	if e.Kind != TransactionEntry {
-		return nil
-	}
-	if _, err := settle.ExecContext(ctx, e.Outcome, int64(e.Session), e.Transaction, first); err != nil {
-		return fmt.Errorf("settle statements: %w", err)
 	}
 	return nil
 }

@@ -202,6 +202,44 @@ func TestTransactionSettlesItsStatements(t *testing.T) {
 	}
 }
 
+// A transaction's end may come with its statements, or long behind them.
+func TestTransactionSettlesItsStatementsWhereverABatchEnds(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	statement := func(tx, outcome string) Entry {
+		return Entry{Time: at, Kind: StatementEntry, Session: 1, Transaction: tx, Outcome: outcome, Statement: tx + " " + outcome}
+	}
+	all := []Entry{
+		statement("1", "ok"), statement("2", "ok"), statement("1", "error"),
+		{Time: at, Kind: TransactionEntry, Session: 2, Transaction: "1", Outcome: "rolled back"}, // another one's
+		{Time: at, Kind: TransactionEntry, Session: 1, Transaction: "1", Outcome: "committed"},
+		statement("", "ok"),
+		{Time: at, Kind: TransactionEntry, Session: 1, Transaction: "2", Outcome: "rolled back"},
+		statement("3", "ok"),
+	}
+	want := "map[ ok:ok 1 error:error 1 ok:committed 2 ok:rolled back 3 ok:ok]"
+	for cut := range len(all) + 1 {
+		for _, unsure := range []bool{false, true} {
+			j, _ := open(t, Config{})
+			j.db.unsure = unsure
+			for _, part := range [][]Entry{all[:cut], all[cut:]} {
+				if err := j.put(slices.Clone(part)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(j.db.open) != 1 {
+				t.Errorf("cut at %d: %v are remembered", cut, j.db.open)
+			}
+			got := map[string]string{}
+			for _, e := range query(t, j, Filter{Kind: StatementEntry}) {
+				got[e.Statement] = e.Outcome
+			}
+			if fmt.Sprint(got) != want {
+				t.Errorf("cut at %d: %v", cut, got)
+			}
+		}
+	}
+}
+
 func TestFileIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
