@@ -28,6 +28,7 @@ const (
 	submitWait      = 100 * time.Millisecond // a full queue delays a statement for this long
 	batchEntries    = 512                    // committed together
 	gatherTime      = 20 * time.Millisecond  // how long the first entry of a batch waits for others
+	lookTime        = 5 * time.Millisecond   // between two looks for those others
 	retryWait       = 250 * time.Millisecond // between attempts to write while the disk refuses
 	flushTime       = 5 * time.Second        // for what is queued, when the journal is closed
 	checkTime       = 2 * time.Second        // for looking over a database that is opened

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,24 +31,34 @@ func (j *Journal) writer() {
 }
 
 // gather collects a batch. It waits a moment for more, unless somebody waits
-// for an entry of it.
+// for an entry of it. Statements do not wake it meanwhile, where their queue has
+// room for what comes between two looks: that would cost each a wake-up.
 func (j *Journal) gather(first item) []item {
-	batch := append(make([]item, 0, batchEntries), first)
-	wait := time.NewTimer(gatherTime)
-	defer wait.Stop()
-	for len(batch) < batchEntries && batch[len(batch)-1].done == nil {
+	batch := append(make([]item, 0, min(1+len(j.reserved)+len(j.normal), batchEntries)), first)
+	enough, again := time.NewTimer(gatherTime), time.NewTicker(lookTime)
+	defer enough.Stop()
+	defer again.Stop()
+	normal := j.normal
+	if cap(normal) >= batchEntries {
+		normal = nil
+	}
+	for {
+		batch = j.fill(batch)
+		if len(batch) >= batchEntries || slices.ContainsFunc(batch, func(i item) bool { return i.done != nil }) {
+			return batch
+		}
 		select {
 		case i := <-j.reserved:
 			batch = append(batch, i)
-		case i := <-j.normal:
+		case i := <-normal:
 			batch = append(batch, i)
-		case <-wait.C:
+		case <-again.C:
+		case <-enough.C:
 			return batch
 		case <-j.quit:
 			return batch
 		}
 	}
-	return batch
 }
 
 // commit writes a batch, and tries again until it succeeds or the journal is
@@ -200,7 +211,7 @@ func (j *Journal) flush() {
 	deadline := time.NewTimer(flushTime)
 	defer deadline.Stop()
 	for {
-		batch := j.queued()
+		batch := j.fill(nil)
 		if len(batch) == 0 && !j.missing() {
 			return
 		}
@@ -221,9 +232,8 @@ func (j *Journal) flush() {
 	}
 }
 
-// queued takes a batch of what waits, without waiting.
-func (j *Journal) queued() []item {
-	batch := make([]item, 0, batchEntries)
+// fill adds what waits to a batch, as far as it has room, without waiting.
+func (j *Journal) fill(batch []item) []item {
 	for len(batch) < batchEntries {
 		select {
 		case i := <-j.reserved:
