@@ -13,7 +13,7 @@ import (
 // the fewest rules; or else under its classes. What is found is asked in full,
 // so an index may list too much and never too little.
 type ruleIndex struct {
-	by       [ways]map[string][]int
+	by       [ways]nameIndex
 	patterns patternIndex
 	byClass  [inspect.Define + 1][]int
 }
@@ -35,23 +35,31 @@ type ruleLists [ways + 1][]int
 // newRuleIndex lists the rules for which take is true. tables is whether they
 // may be found by table, subjects whether by who asks.
 func newRuleIndex(rules []rule, tables, subjects bool, take func(*rule) bool) *ruleIndex {
-	all, x := &ruleIndex{}, &ruleIndex{}
+	x := &ruleIndex{}
+	var all, by [ways]map[string][]int // all has every rule in all of its ways
 	for way := range ways {
-		all.by[way], x.by[way] = map[string][]int{}, map[string][]int{}
+		all[way], by[way] = map[string][]int{}, map[string][]int{}
 	}
 	for i := range rules {
 		if r := &rules[i]; take(r) {
 			for way, keys := range r.keys(tables, subjects) {
-				list(all.by[way], keys, i)
+				list(all[way], keys, i)
 			}
 		}
 	}
 	for i := range rules {
 		if r := &rules[i]; take(r) {
-			x.add(i, r, tables, subjects, all)
+			if way, keys := r.rarest(tables, subjects, &all); way < ways {
+				list(by[way], keys, i)
+			} else {
+				x.addByClass(i, r, !tables)
+			}
 		}
 	}
-	x.patterns = newPatternIndex(x.by[byPattern])
+	for way := range ways {
+		x.by[way] = newNameIndex(by[way])
+	}
+	x.patterns = newPatternIndex(by[byPattern])
 	return x
 }
 
@@ -80,8 +88,9 @@ func (r *rule) keys(tables, subjects bool) (keys [ways][]string) {
 	return keys
 }
 
-// add lists a rule in the best way; all has every rule in all of its ways.
-func (x *ruleIndex) add(i int, r *rule, tables, subjects bool, all *ruleIndex) {
+// rarest returns the way in which a rule shares its keys with the fewest others,
+// and those; ways where there is none.
+func (r *rule) rarest(tables, subjects bool, all *[ways]map[string][]int) (best int, by []string) {
 	keys, best, fewest := r.keys(tables, subjects), ways, 0
 	for way := range ways {
 		if keys[way] == nil {
@@ -89,18 +98,19 @@ func (x *ruleIndex) add(i int, r *rule, tables, subjects bool, all *ruleIndex) {
 		}
 		others := 0
 		for _, key := range keys[way] {
-			others = max(others, len(all.by[way][key]))
+			others = max(others, len(all[way][key]))
 		}
 		if best == ways || others < fewest {
-			best, fewest = way, others
+			best, by, fewest = way, keys[way], others
 		}
 	}
-	if best < ways {
-		list(x.by[best], keys[best], i)
-		return
-	}
+	return best, by
+}
+
+// addByClass lists a rule under its classes, or under all.
+func (x *ruleIndex) addByClass(i int, r *rule, all bool) {
 	for class := range x.byClass {
-		if r.classes.has(inspect.Class(class)) || !tables {
+		if all || r.classes.has(inspect.Class(class)) {
 			x.byClass[class] = append(x.byClass[class], i)
 		}
 	}
@@ -127,15 +137,9 @@ func list(m map[string][]int, names []string, i int) {
 // about returns the lists for a subject, to which lists adds those for a
 // statement.
 func (x *ruleIndex) about(sub *Subject) (l ruleLists) {
-	if m := x.by[byUserName]; len(m) > 0 {
-		l[byUserName] = m[sub.User]
-	}
-	if m := x.by[byApplicationName]; len(m) > 0 {
-		l[byApplicationName] = m[sub.Application]
-	}
-	if m := x.by[byDatabaseName]; len(m) > 0 {
-		l[byDatabaseName] = m[sub.Database]
-	}
+	l[byUserName] = x.by[byUserName].find(sub.User)
+	l[byApplicationName] = x.by[byApplicationName].find(sub.Application)
+	l[byDatabaseName] = x.by[byDatabaseName].find(sub.Database)
 	return l
 }
 
@@ -145,9 +149,44 @@ func (x *ruleIndex) lists(l *ruleLists, class inspect.Class, rel *inspect.Relati
 	l[ways] = x.byClass[class]
 	l[byTableName], l[byPattern] = nil, nil
 	if rel != nil {
-		l[byTableName] = x.by[byTableName][rel.Name]
+		l[byTableName] = x.by[byTableName].find(rel.Name)
 		l[byPattern] = x.patterns.find(rel.Name)
 	}
+}
+
+// nameIndex finds the rules that have a name. Most names that are looked for
+// have none: they are told apart by a few of their bytes, mostly, without a look
+// into the map, which is far away in memory where rules are many.
+type nameIndex struct {
+	seen  [1 << (seenBits - 6)]uint64 // by mark
+	rules map[string][]int
+}
+
+const seenBits = 10
+
+func newNameIndex(rules map[string][]int) nameIndex {
+	x := nameIndex{rules: rules}
+	for name := range rules {
+		m := mark(name)
+		x.seen[m/64] |= 1 << (m % 64)
+	}
+	return x
+}
+
+func (x *nameIndex) find(name string) []int {
+	if m := mark(name); x.seen[m/64]&(1<<(m%64)) == 0 {
+		return nil
+	}
+	return x.rules[name]
+}
+
+// mark is of seenBits bits.
+func mark(name string) uint32 {
+	n := uint32(len(name)) //nolint:gosec // mixed
+	if n == 0 {
+		return 0
+	}
+	return (uint32(name[0])<<16 | uint32(name[n/2])<<8 | uint32(name[n-1]) ^ n<<20) * 0x9e3779b1 >> (32 - seenBits)
 }
 
 // patternIndex finds the rules of all patterns that a name meets. A pattern is
