@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	"runtime"
@@ -318,4 +320,84 @@ func TestNothingIsLeftUnread(t *testing.T) {
 			<-ended
 		})
 	}
+}
+
+// Whatever the pieces in which bytes come, and however slowly they are taken,
+// all of them arrive.
+func TestAllBytesArrive(t *testing.T) {
+	l := runningLoop(t)
+	var all sync.WaitGroup
+	for seed := range uint64(24) {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(seed, 1))
+			connect := sockets
+			if seed%3 > 0 {
+				connect = tcpSockets
+			}
+			near, client := connect(t)
+			far, server := connect(t)
+			for _, fd := range []int{near, client, far, server} {
+				if random.IntN(2) == 0 { // much has to wait
+					_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 128<<10)
+					_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10)
+				}
+			}
+			p := pausedPair(l, near, far)
+			ended := make(owner, 1)
+			p.Begin(ended)
+			hear(t, client, len(greeting))
+			var way sync.WaitGroup
+			relay := func(from, to int, kind byte) {
+				what := traffic(random, kind)
+				says, hears := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 1))
+				way.Go(func() { dribble(t, from, what, says) })
+				way.Go(func() {
+					if got := sip(t, to, len(what), hears); !bytes.Equal(got, what) {
+						t.Errorf("seed %d: what arrives of %c is not what was said", seed, kind)
+					}
+				})
+			}
+			relay(client, server, 'd')
+			relay(server, client, 'N')
+			way.Wait()
+			_ = unix.Shutdown(client, unix.SHUT_WR)
+			await(t, "the server's hearing of the end", func() bool { n, err := unix.Read(server, make([]byte, 1)); return n == 0 && err == nil })
+			_ = unix.Shutdown(server, unix.SHUT_WR)
+			<-ended
+		})
+	}
+	all.Wait()
+}
+
+// traffic is messages of many sizes, a megabyte of them or so.
+func traffic(random *rand.Rand, kind byte) (b []byte) {
+	for len(b) < 1<<20 {
+		size := random.IntN(1 << random.IntN(18))
+		b = wire.Append(b, kind, strings.Repeat(string(rune('a'+random.IntN(26))), size))
+	}
+	return b
+}
+
+// dribble says something in pieces, with pauses between some.
+func dribble(t *testing.T, fd int, what []byte, random *rand.Rand) {
+	for len(what) > 0 {
+		n := min(1+random.IntN(1<<random.IntN(18)), len(what))
+		say(t, fd, what[:n])
+		what = what[n:]
+		if random.IntN(8) == 0 {
+			time.Sleep(time.Duration(random.IntN(500)) * time.Microsecond)
+		}
+	}
+}
+
+// sip hears something in pieces, with pauses between some.
+func sip(t *testing.T, fd, total int, random *rand.Rand) (heard []byte) {
+	for len(heard) < total {
+		n := min(1+random.IntN(1<<random.IntN(18)), total-len(heard))
+		heard = append(heard, hear(t, fd, n)...)
+		if random.IntN(8) == 0 {
+			time.Sleep(time.Duration(random.IntN(500)) * time.Microsecond)
+		}
+	}
+	return heard
 }
