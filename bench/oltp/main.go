@@ -1,6 +1,6 @@
 // Command oltp measures what lockkeeper costs beside no proxy and its peers: CPU per transaction, latency, throughput, memory, system calls, and what two incidents do to everybody else.
 //
-// In a round every target works in turns of a tenth of a second, in an order that
+// In a round every target works in turns of a fifth of a second, in an order that
 // rotates, so that what the machine does meanwhile meets all of them. Ratios are
 // paired within a round, and their medians are printed.
 package main

@@ -100,8 +100,8 @@ const introduction = `<!-- Written by "make bench"; do not edit. -->
 
 %s. %s. Client, proxy and server are on one machine, whose load average was %s before; the run took %s.
 
-%d rounds; in each, every target works for %d seconds, in turns of 100 ms: its clients stay connected, and are stopped while another one
-works. Streams are read one after the other. Every target is reached over TCP, without TLS. lockkeeper has the
+%d rounds; in each, every target works for %d s, in turns of 200 ms: its clients stay connected, and are stopped while another one
+works; what a proxy does in the 50 ms behind a turn belongs to it. Streams are read one after the other. Every target is reached over TCP, without TLS. lockkeeper has the
 full default policy of profile odoo, journal and metrics on; PgBouncer is in session mode without logging, HAProxy in TCP mode with one
 thread. CPU is what the proxy's process used in its turns, user and system, for each transaction (each stream); logins are not in it. Ratios
 are paired within a round, and their medians are given. "Lowest" is the lowest round. Where there are so few processors, rates say little:

@@ -18,13 +18,17 @@ import (
 
 // turnTakes is how long a worker works before the next one does. What else the
 // machine does lasts longer, and so meets all of them alike.
-const turnTakes = 100 * time.Millisecond
+const turnTakes = 200 * time.Millisecond
+
+// trail is how long a proxy may go on with what came of a turn, as a journal
+// does: that is in the turn's CPU.
+const trail = 50 * time.Millisecond
 
 // lead is how long a worker is let run before its turns, for its clients to log in.
 const lead = 300 * time.Millisecond
 
 // turn is a time in which only one of them worked: what the proxy had used when it
-// began and when it was over.
+// began, and when it was over and what came of it was done.
 type turn struct{ begun, over reading }
 
 // reading is what a proxy has used at a moment.
@@ -68,7 +72,8 @@ func (s *stage) takeTurns(ctx context.Context, sc *scenario, names []string, sec
 			w.discard()
 		}
 	}()
-	all := time.Duration(len(names)) * (lead + time.Duration(seconds)*time.Second)
+	turns := int(time.Duration(seconds) * time.Second / turnTakes)
+	all := time.Duration(len(names)) * (lead + time.Duration(turns)*(turnTakes+trail))
 	for _, name := range names {
 		w, err := s.startWorker(ctx, sc, s.targets[name], 2*all+time.Minute)
 		if err != nil {
@@ -79,7 +84,7 @@ func (s *stage) takeTurns(ctx context.Context, sc *scenario, names []string, sec
 			return nil, err
 		}
 	}
-	for i := range int(time.Duration(seconds) * time.Second / turnTakes) {
+	for i := range turns {
 		for k := range workers {
 			if err := workers[(i+k)%len(workers)].work(ctx); err != nil {
 				return nil, err
@@ -119,9 +124,16 @@ func (s *stage) startWorker(ctx context.Context, sc *scenario, t *target, atMost
 
 // pause stops a worker after a time.
 func (w *worker) pause(ctx context.Context, after time.Duration) error {
+	if err := sleep(ctx, after); err != nil {
+		return err
+	}
+	return w.signal(syscall.SIGSTOP)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(after):
-		return w.signal(syscall.SIGSTOP)
+	case <-time.After(d):
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -130,16 +142,21 @@ func (w *worker) pause(ctx context.Context, after time.Duration) error {
 // work is one turn.
 func (w *worker) work(ctx context.Context) error {
 	begun, err := w.target.read()
-	if err == nil {
-		err = w.signal(syscall.SIGCONT)
-	}
-	if err == nil {
-		err = w.pause(ctx, turnTakes)
-	}
 	if err != nil {
 		return err
 	}
+	if err := w.signal(syscall.SIGCONT); err != nil {
+		return err
+	}
+	if err := w.pause(ctx, turnTakes); err != nil {
+		return err
+	}
+	stopped := time.Now() //nolint:forbidigo // a measurement
+	if err := sleep(ctx, trail); err != nil {
+		return err
+	}
 	over, err := w.target.read()
+	over.at = stopped
 	w.turns = append(w.turns, turn{begun, over})
 	return err
 }

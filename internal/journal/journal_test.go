@@ -240,6 +240,25 @@ func TestTransactionSettlesItsStatementsWhereverABatchEnds(t *testing.T) {
 	}
 }
 
+// Refusals are never dropped and never wait: a client that is refused again and
+// again must not keep the others' statements out of the journal.
+func TestAFloodOfRefusalsLeavesRoomForStatements(t *testing.T) {
+	j := &Journal{normal: make(chan item, batchEntries), reserved: make(chan item, 2*batchEntries)}
+	for range cap(j.normal) {
+		j.normal <- item{entry: Entry{Kind: StatementEntry}}
+	}
+	for range cap(j.reserved) {
+		j.reserved <- item{entry: Entry{Kind: RefusalEntry}}
+	}
+	n := map[Kind]int{}
+	for _, i := range j.fill(nil) {
+		n[i.entry.Kind]++
+	}
+	if n[StatementEntry] < batchEntries/4 || n[RefusalEntry] < batchEntries/4 {
+		t.Errorf("a batch has %v", n)
+	}
+}
+
 func TestFileIsPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {

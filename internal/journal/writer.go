@@ -54,7 +54,7 @@ func (j *Journal) gather(first item) []item {
 			batch = append(batch, i)
 		case <-again.C:
 		case <-enough.C:
-			return batch
+			return j.fill(batch)
 		case <-j.quit:
 			return batch
 		}
@@ -232,16 +232,13 @@ func (j *Journal) flush() {
 	}
 }
 
-// fill adds what waits to a batch, as far as it has room, without waiting.
+// fill adds what waits to a batch, as far as it has room, without waiting. It
+// takes from both queues alike: a flood of refusals must not keep statements out.
 func (j *Journal) fill(batch []item) []item {
 	for len(batch) < batchEntries {
 		select {
 		case i := <-j.reserved:
 			batch = append(batch, i)
-			continue
-		default:
-		}
-		select {
 		case i := <-j.normal:
 			batch = append(batch, i)
 		default:

@@ -39,6 +39,7 @@ type polled struct {
 	aside   bool  // something slow comes before whatever is to be written
 	shut    bool  // the server knows that the client has ended
 	onShift bool  // the loop is working on it
+	parted  bool  // what it is to read may come in parts
 	leaving bool  // the pair ends when the client has everything
 }
 
@@ -46,6 +47,7 @@ type polled struct {
 type half struct {
 	fd      int32    // as epoll has it
 	watched uint32   // what the loop watches it for; stale: and has to be told again
+	reads   uint32   // what it is watched for when it is read
 	in      []byte   // read; from start on not taken yet
 	start   int      // moved to the front only when nothing that is to be written aliases in
 	out     [][]byte // to be written; may alias the other half's in
@@ -54,18 +56,31 @@ type half struct {
 	err     error    // of writing; then everything is thrown away
 }
 
-// The loop is told of a connection when something comes, not for as long as
-// something is there. readable is what it watches one for that is read. A read
-// that fills less than its buffer has emptied the socket, but for what parted
-// tells: an end, or a byte that is urgent, may come behind what was read. stale
+// The loop is told of a TCP connection when something comes, not for as long as
+// something is there: readable is what it watches one for that is read. A read
+// that fills less than its buffer has emptied the socket, but for what parts
+// says: an end, or a byte that is urgent, may come behind what was read. stale
 // is no event of the kernel's: something may be left that the loop was told of
 // already. Source: epoll(7), "Level-triggered and edge-triggered" and its
 // question 9; tcp_recvmsg_locked in net/ipv4/tcp.c, which stops at an urgent byte.
 const (
-	parted   uint32 = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLPRI
+	parts    uint32 = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR | unix.EPOLLPRI
 	readable uint32 = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 	stale    uint32 = 1 << 27
 )
+
+// readableLocally is the same of a unix socket, which is watched for as long as
+// something is there: a read ends behind what came with descriptors. Source:
+// unix_stream_read_generic in net/unix/af_unix.c.
+const readableLocally uint32 = unix.EPOLLIN
+
+// readableOf returns what a socket is watched for when it is read.
+func readableOf(fd int) uint32 {
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_UNIX {
+		return readableLocally
+	}
+	return readable
+}
 
 // leftovers notes that something may be left to be read.
 func (h *half) leftovers() {
@@ -74,12 +89,18 @@ func (h *half) leftovers() {
 	}
 }
 
-// receive reads what there is into buf, as far as it has room.
-func (h *half) receive(buf []byte) (int, error) {
+// receive reads what there is into buf, as far as it has room. An urgent byte
+// may be announced long before what comes before it, so that a read which finds
+// nothing is the last one; but before the byte itself a signal ends one, too.
+func (p *polled) receive(h *half, buf []byte) (int, error) {
 	n, err := receive(h.fd, buf)
-	if n == len(buf) {
+	if p.parted && errors.Is(err, errNotNow) {
+		n, err = receive(h.fd, buf)
+	}
+	if n == len(buf) || n > 0 && p.parted {
 		h.leftovers()
 	}
+	p.parted = false
 	return n, err
 }
 
@@ -90,6 +111,7 @@ func newPolled(cfg *Config, l *loop, client, server int, s *session.Session, pen
 	p := &polled{core: core{cfg: cfg, s: s}, loop: l}
 	p.goOn = p.resume
 	p.client.fd, p.server.fd = int32(client), int32(server) //nolint:gosec // descriptors
+	p.client.reads, p.server.reads = readableOf(client), readableOf(server)
 	p.server.in = pending
 	p.number = l.enter(p) // here, for others may act on it before Begin
 	return p
@@ -175,9 +197,7 @@ func (p *polled) hear(s side, events uint32, buf []byte) (read []byte) {
 	if events&^unix.EPOLLIN != 0 {
 		p.drain(h)
 	}
-	if events&parted != 0 {
-		h.leftovers()
-	}
+	p.parted = events&parts != 0
 	switch {
 	case events&^unix.EPOLLOUT == 0:
 		return nil
@@ -204,7 +224,7 @@ func (p *polled) isCalm() bool {
 	return p.client.isCalm() && p.server.isCalm() && p.caught == nil && !p.gone && !p.leaving && !p.aside && !p.starved && !p.ended
 }
 
-func (h *half) isCalm() bool { return h.watched == readable && h.in == nil && h.out == nil }
+func (h *half) isCalm() bool { return h.watched == h.reads && h.in == nil && h.out == nil }
 
 // shift returns what the loop has for the session that it works on; nil outside
 // of its goroutine.
@@ -237,7 +257,7 @@ func (p *polled) settle() {
 func (p *polled) wants(reading bool, h *half) uint32 {
 	var events uint32
 	if reading {
-		events = readable
+		events = h.reads
 	}
 	if len(h.out) > 0 && !p.aside {
 		events |= unix.EPOLLOUT
@@ -319,7 +339,7 @@ func (p *polled) readClient(buf []byte) []byte {
 		}
 		fresh = c.in[len(c.in):cap(c.in)]
 	}
-	n, err := c.receive(fresh)
+	n, err := p.receive(c, fresh)
 	switch {
 	case err == nil && n > 0 && len(c.in) == 0:
 		p.pump(fresh[:n])
@@ -479,7 +499,7 @@ func (p *polled) readServer(buf []byte) []byte {
 		}
 		fresh = h.in[len(h.in):cap(h.in)]
 	}
-	n, err := h.receive(fresh)
+	n, err := p.receive(h, fresh)
 	switch {
 	case err == nil && n > 0 && len(h.in) == 0:
 		p.heardServer(fresh[:n])

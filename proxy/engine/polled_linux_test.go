@@ -136,7 +136,7 @@ func TestNothingIsWatchedInVain(t *testing.T) {
 		t.Errorf("while something slow comes first the loop watches for %#x and %#x", c, s)
 	}
 	close(goOn)
-	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readable })
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readableLocally })
 
 	query := wire.Append(nil, 'Q', strings.Repeat("x", 8<<10), "\x00")
 	send := func() {
@@ -195,7 +195,7 @@ func TestAPairThatEndsBeforeItBegins(t *testing.T) {
 	next := pausedPair(l, ours, server)
 	ended := make(owner, 1)
 	next.Begin(ended)
-	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == readable })
+	await(t, "the client is heard", func() bool { c, _ := next.watches(); return c == readableLocally })
 	if err := unix.Shutdown(another, unix.SHUT_RDWR); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestAWaitingLoopStopsForTheCollector(t *testing.T) {
 	p := pausedPair(runningLoop(t), ours, server)
 	ended := make(owner, 1)
 	p.Begin(ended)
-	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readable })
+	await(t, "the client is heard", func() bool { c, _ := p.watches(); return c == readableLocally })
 	flush := wire.Append(nil, 'H')
 	for range 20 {
 		if _, err := unix.Write(client, flush); err != nil {
@@ -266,6 +266,7 @@ func TestNothingIsLeftUnread(t *testing.T) {
 	notice := string(wire.Append(nil, 'N', strings.Repeat("x", 1<<10)))
 	for _, c := range []struct {
 		name   string
+		local  bool              // both sides are unix sockets
 		server bool              // it speaks, not the client
 		say    func(speaker int) // behind a first message
 		heard  string            // of it
@@ -289,11 +290,21 @@ func TestNothingIsLeftUnread(t *testing.T) {
 			}
 			say(t, fd, []byte(flush))
 		}},
+		{name: "what comes behind descriptors", local: true, heard: flush + flush, say: func(fd int) {
+			if err := unix.Sendmsg(fd, []byte(flush), unix.UnixRights(fd), nil, 0); err != nil {
+				t.Error(err)
+			}
+			say(t, fd, []byte(flush))
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := runningLoop(t)
-			near, client := tcpSockets(t)
-			far, server := tcpSockets(t)
+			connect := tcpSockets
+			if c.local {
+				connect = sockets
+			}
+			near, client := connect(t)
+			far, server := connect(t)
 			p := pausedPair(l, near, far)
 			ended := make(owner, 1)
 			p.Begin(ended)
