@@ -23,6 +23,7 @@ import (
 	"lockkeeper/inspect"
 	"lockkeeper/inspect/catalog"
 	"lockkeeper/inspect/pgquery"
+	"lockkeeper/internal/journal"
 	"lockkeeper/policy"
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/auth"
@@ -340,6 +341,7 @@ func bounds() []bound {
 			"`lockkeeper_journal_queue_entries`, `lockkeeper_journal_dropped_total`, `lockkeeper_journal_gap_total`",
 		},
 		{"`journal.reserved_entries`", strconv.Itoa(j.ReservedEntries), "refusals and actions go to the log", "`lockkeeper_journal_logged_total`"},
+		{"transactions that the journal remembers as open", strconv.Itoa(journal.MaxOpen), "the statements of every one that ends are looked up in the file", ""},
 		{"`journal.max_bytes`", size(j.MaxBytes), "the oldest statements make room; refusals and actions stay", ""},
 		{"`journal.retention`", j.Retention.String(), "older entries are removed", ""},
 	}

@@ -89,9 +89,10 @@ type transaction struct {
 	number  string
 }
 
-// maxOpen bounds what is remembered. A transaction has one session to itself;
-// there are more only where entries were dropped that would have ended some.
-const maxOpen = 100_000
+// MaxOpen bounds the transactions that are remembered as open. A session has one
+// at a time; there are more only where entries were dropped that would have
+// ended some. Beyond it every transaction's end is looked up in the file.
+const MaxOpen = 100_000
 
 // errDamaged marks a file that holds no journal we can use.
 var errDamaged = errors.New("not a usable journal")
@@ -321,7 +322,7 @@ func (d *database) remember(entries []Entry, open map[transaction][]int) {
 			delete(d.open, e.transaction())
 		}
 	}
-	if len(d.open)+len(open) > maxOpen {
+	if len(d.open)+len(open) > MaxOpen {
 		d.open, d.unsure = nil, true
 	}
 	if d.open == nil {

@@ -31,7 +31,7 @@ const loopEvents = 128
 
 // Poller moves the bytes of sessions in a few loops, each with an epoll
 // instance of its own. A session belongs to one loop for its life. Source:
-// epoll(7); edge-triggered.
+// epoll(7); TCP is edge-triggered, unix sockets are level-triggered.
 type Poller struct {
 	loops []*loop
 	next  atomic.Uint32
