@@ -202,7 +202,7 @@ func (p *polled) hear(s side, events uint32, buf []byte) (read []byte) {
 	case events&^unix.EPOLLOUT == 0:
 		return nil
 	case s == clientSide:
-		return p.readClient(buf[:clientRead])
+		return p.readClient(buf[:p.clientMost()])
 	default:
 		return p.readServer(buf)
 	}
@@ -355,6 +355,15 @@ func (p *polled) readClient(buf []byte) []byte {
 	return nil
 }
 
+// clientMost is how much is read of a client at once. What cannot be passed on
+// may have to be kept, and what is beyond its first buffer counts.
+func (p *polled) clientMost() int {
+	if p.cfg.Budget.has(p.loop.reads) {
+		return clientRead
+	}
+	return clientBuffer
+}
+
 // clientRoom makes room behind what is kept of the client. Without room in the
 // budget the session decides on what is at hand.
 func (p *polled) clientRoom() bool {
@@ -460,7 +469,7 @@ func (p *polled) keepClient(rest []byte) {
 	c.in = append(make([]byte, 0, max(clientBuffer, len(rest))), rest...)
 	c.start = 0
 	if more := cap(c.in) - clientBuffer; more > 0 {
-		p.cfg.Budget.force(more) // at most clientRead
+		p.cfg.Budget.force(more) // clientMost has seen to it that it is there
 		p.granted += more
 	}
 }

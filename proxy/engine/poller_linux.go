@@ -22,8 +22,8 @@ import (
 // less CPU the larger it is, up to a quarter of a megabyte.
 const loopBuffer = 256 << 10
 
-// clientRead is what is read at once from a client: as much as may have to be
-// kept for it without a grant of the budget.
+// clientRead is what is read at once from a client, as long as the budget has as
+// much for every loop.
 const clientRead = 64 << 10
 
 // loopEvents is how many ready connections are asked for at once.
@@ -47,6 +47,7 @@ func NewPoller(loops int) (*Poller, error) {
 			p.Close()
 			return nil, err
 		}
+		l.reads = loops * clientRead
 		p.loops = append(p.loops, l)
 		go l.run()
 	}
@@ -115,6 +116,7 @@ type loop struct {
 	epoll   int
 	bell    int  // an eventfd that ends the loop
 	keeps   bool // it may keep its processor while it waits: there are others
+	reads   int  // bytes that all loops may be reading of clients now
 	events  [loopEvents]unix.EpollEvent
 	ready   [loopEvents]*polled // whose they are
 	started atomic.Bool         // a goroutine was started that may wait for the loop's processor
