@@ -146,7 +146,9 @@ func (s *Server) contained(kind policy.ContainmentKind) float64 {
 func (m *metrics) count(c *session.Counts) {
 	add(&m.messages[0], c.ClientMessages)
 	add(&m.messages[1], c.ServerMessages)
-	m.decided(policy.Allow, &c.Allowed)
+	if c.Decided > 0 {
+		m.decided(policy.Allow, &c.Allowed)
+	}
 }
 
 func (m *metrics) decided(v policy.Verdict, byClass *[6]int64) {

@@ -112,23 +112,32 @@ func (c *core) conclude() {
 	c.background.Wait()
 	c.mu.Lock()
 	c.s.Lost()
-	entries, cause := c.news(nil), c.cause
+	entries, cause := c.news(), c.cause
 	c.mu.Unlock()
 	c.record(entries)
 	c.owner.Ended(cause)
 }
 
-// news hands the counts to the sink and returns the entries for it. What the
-// session does not need any more stays in the shift, if there is one.
-func (c *core) news(f *session.Shift) []journal.Entry {
+// news ends an event of the session's: it hands the counts to the sink and
+// returns the entries for it.
+func (c *core) news() []journal.Entry {
 	if c.s.Resting() {
 		return nil
 	}
-	c.cfg.Sink.Count(&c.s.Counts)
+	if c.s.Stirs() {
+		c.cfg.Sink.Count(&c.s.Counts)
+	}
 	entries := c.s.Entries
-	c.s.Counts, c.s.Entries = session.Counts{}, nil
-	c.s.Rest(f)
+	c.s.Rest()
 	return entries
+}
+
+// later is news whose entries have to wait.
+func (c *core) later() {
+	if c.s.Stirs() {
+		c.cfg.Sink.Count(&c.s.Counts)
+		c.s.Leave()
+	}
 }
 
 // record journals entries; it may block.

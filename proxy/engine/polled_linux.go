@@ -572,8 +572,12 @@ func (p *polled) work(fresh []byte) {
 // flush writes what is collected. fresh is a buffer that is not ours, and that
 // it may alias.
 func (p *polled) flush(fresh []byte) {
-	p.write(&p.server, &p.s.ToServer, fresh)
-	p.write(&p.client, &p.s.ToClient, fresh)
+	if p.s.ToServer.Len() > 0 {
+		p.write(&p.server, &p.s.ToServer, fresh)
+	}
+	if p.s.ToClient.Len() > 0 {
+		p.write(&p.client, &p.s.ToClient, fresh)
+	}
 }
 
 // hangUp ends a pair whose client does not read its last words.
@@ -586,11 +590,12 @@ func (p *polled) hangUp() {
 // tell hands counts and entries to the sink, aside where that might wait.
 func (p *polled) tell() {
 	if p.aside {
+		p.later()
 		return
 	}
 	login := !p.loggedIn && p.s.LoggedIn()
 	p.loggedIn = p.loggedIn || login
-	entries := p.news(p.shift())
+	entries := p.news()
 	switch {
 	case len(entries) == 0 && !login:
 		return
@@ -629,15 +634,13 @@ func (p *polled) back() {
 // write writes what is collected for a connection, and keeps what cannot be
 // written now.
 func (p *polled) write(h *half, from *wire.Out, fresh []byte) {
-	if from.Len() == 0 {
-		return
-	}
 	h.bytes += int64(from.Len())
 	segments := from.Segments()
 	if h.err == nil && len(h.out) == 0 && !p.aside {
 		var err error
-		segments, err = send(h.fd, segments)
-		p.failed(h, err)
+		if segments, err = send(h.fd, segments); err != nil {
+			p.failed(h, err)
+		}
 	}
 	if h.err == nil {
 		for _, b := range segments {

@@ -293,7 +293,7 @@ func (p *routines) pump() ([]byte, inspect.Lexing) {
 // tell hands counts and entries to the sink.
 func (p *routines) tell() {
 	p.mu.Lock()
-	entries := p.news(nil)
+	entries := p.news()
 	p.mu.Unlock()
 	p.record(entries)
 }

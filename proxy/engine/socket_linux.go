@@ -28,7 +28,9 @@ func send(fd int32, segments [][]byte) (rest [][]byte, err error) {
 	for len(segments) > 0 && err == nil {
 		var n int
 		if len(segments) == 1 {
-			n, err = sendOne(fd, segments[0])
+			if n, err = sendOne(fd, segments[0]); n == len(segments[0]) { // as nearly always
+				return nil, err
+			}
 		} else {
 			n, err = sendSome(fd, segments[:min(len(segments), maxSegments)])
 		}

@@ -24,7 +24,7 @@ const (
 func (s *Session) FromClient(b []byte) (n int) {
 	s.hearing()
 	n = s.hearClient(b)
-	s.clock = nil
+	s.hears = false
 	return n
 }
 
@@ -32,60 +32,68 @@ func (s *Session) FromClient(b []byte) (n int) {
 func (s *Session) hearClient(b []byte) (n int) {
 	st := &s.dir[fromClient]
 	st.need = 0
-	for n < len(b) {
+	rest := b
+	if st.pass > 0 && !s.deaf {
+		k := min(st.pass, len(b))
+		if !st.drop {
+			if !s.bearable(b[:k]) {
+				return len(b)
+			}
+			s.ToServer.Forward(b[:k])
+		}
+		st.pass -= k
+		rest = b[k:]
+	}
+	owed := s.out.Len() > 0
+	for len(rest) > 0 {
 		if s.deaf {
 			return len(b)
 		}
-		if st.pass > 0 {
-			k := min(st.pass, len(b)-n)
-			if !st.drop {
-				if !s.bearable(b[n : n+k]) {
-					return len(b)
-				}
-				s.ToServer.Forward(b[n : n+k])
-			}
-			st.pass -= k
-			n += k
-			continue
+		if w := s.head.wait; w == waitInspection || w == waitHold {
+			break
 		}
-		if s.head.wait == waitInspection || s.head.wait == waitHold {
-			return n
-		}
-		size, ok, err := wire.Size(b[n:])
-		if err != nil || !known(b[n], size) { // 0 while the length is not at hand
-			s.malformed(b[n:])
+		size := wire.Len(rest)
+		if size < 0 || !known(rest[0], size) { // 0 while the length is not at hand
+			s.malformed(rest)
 			return len(b)
 		}
-		if !ok {
+		if size == 0 {
 			st.need = wire.HeaderLen
-			return n
+			break
 		}
-		m := b[n:min(len(b), n+size)]
+		m := rest
+		if size < len(m) {
+			m = m[:size]
+		}
 		s.head.wait = waitNothing
-		owed := s.out.Len() > 0
 		switch s.fromClient(m, size) {
 		case forward:
-			if s.long = s.head.long; s.long != nil && !s.bearable(textOf(m)) {
-				return len(b)
+			if s.long != nil || s.head.long != nil {
+				if s.long = s.head.long; s.long != nil && !s.bearable(textOf(m)) {
+					return len(b)
+				}
 			}
-			if m[0] == 'd' && s.inCopy() {
-				m = withRun(b[n:], len(m), &s.Counts.ClientMessages)
+			if s.copyIn && m[0] == 'd' && s.inCopy() {
+				m = withRun(rest, len(m), &s.Counts.ClientMessages)
 			}
 			s.ToServer.Forward(m)
-			st.pass, st.drop = max(0, size-len(m)), false
+			if len(m) < size {
+				st.pass, st.drop = size-len(m), false
+			}
 		case discard:
 			st.pass, st.drop = size-len(m), true
 		case block, more:
-			return n
+			return len(b) - len(rest)
 		}
 		s.Counts.ClientMessages++
 		s.head = head{}
-		n += len(m)
+		rest = rest[len(m):]
 		if !owed && s.out.Len() > 0 {
+			owed = true
 			s.work.begin(s.moment())
 		}
 	}
-	return n
+	return len(b) - len(rest)
 }
 
 // known reports whether the server would read a message of this type and size

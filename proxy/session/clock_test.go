@@ -34,16 +34,14 @@ func TestADecisionRestsOnNoTimeOfAnotherSession(t *testing.T) {
 		s.Wake(loop)
 		s.FromClient(msg('Q', text+"\x00"))
 		sent := bytes.Join(s.ToServer.Take(nil), nil)
-		s.Counts, s.Entries = Counts{}, nil
-		s.Rest(loop)
+		s.Rest()
 		return sent
 	}
 	server := func(s *Session, messages ...[]byte) {
 		s.Wake(loop)
 		s.FromServer(join(messages...))
 		s.ToClient.Take(nil)
-		s.Counts, s.Entries = Counts{}, nil
-		s.Rest(loop)
+		s.Rest()
 	}
 	s, other := loggedIn(t, h), loggedIn(t, h)
 	client(s, "b")

@@ -22,6 +22,24 @@ func (s *Session) passes(b *inspect.Batch) bool {
 	return true
 }
 
+// vetted is a batch that passes, and what it was resolved to. A Parse, Bind and
+// Execute that are heard together are about the same one.
+type vetted struct{ raw, batch *inspect.Batch }
+
+// vet resolves a batch and reports whether it passes; nil has to wait, as act
+// says. What was vetted is so for as long as the bytes at hand are heard, or
+// until something is sent that may change what others mean.
+func (s *Session) vet(raw *inspect.Batch) (b *inspect.Batch, passes bool, act action) {
+	if s.vetted.raw == raw && s.settings == nil && s.head.unasked() {
+		return s.vetted.batch, true, forward
+	}
+	if b, act = s.resolve(raw); b == nil || !s.passes(b) {
+		return b, false, act
+	}
+	s.vetted = vetted{raw, b}
+	return b, true, forward
+}
+
 // beginsIn notes the snapshot in which a transaction begins, where nothing is
 // under way.
 func (s *Session) beginsIn(snap *policy.Snapshot) {
@@ -209,7 +227,7 @@ func (s *Session) letGo() {
 
 // passed is told of a batch that passes and is sent.
 func (s *Session) passed(b *inspect.Batch) {
-	s.leaveFence(&policy.Obligations{})
+	s.tx.fence.up = false
 	s.count(b.Class, policy.Allow)
 	s.statement, s.fingerprint = &b.Statements[0], b.Fingerprint
 	if !onlyReads(b) {
@@ -299,6 +317,7 @@ func tables(st *inspect.Statement) []string {
 // tables out, pg_basebackup sends BASE_BACKUP. Sources: odoo/addons/base/models/ir_cron.py,
 // odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
 func (s *Session) observe(b *inspect.Batch) {
+	s.vetted = vetted{}
 	if s.catalog != nil {
 		s.catalog.Ran(b)
 	}

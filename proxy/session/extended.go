@@ -21,11 +21,11 @@ func (s *Session) parse(m []byte, size int) action {
 	if raw == nil {
 		return act
 	}
-	b, act := s.resolve(raw)
+	b, passes, act := s.vet(raw)
 	if b == nil {
 		return act
 	}
-	if !s.passes(b) {
+	if !passes {
 		d, act := s.decide(b)
 		if act != forward {
 			return act
@@ -147,12 +147,12 @@ func (s *Session) waitNames() action {
 // beforeRun does what has to come before a Bind: a refusal, a hold, session
 // settings, READ ONLY. It reports whether the Bind may be sent.
 func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
-	b, act := s.resolve(raw)
+	b, passes, act := s.vet(raw)
 	if b == nil {
 		return act, false
 	}
-	if s.passes(b) {
-		s.leaveFence(&policy.Obligations{})
+	if passes {
+		s.tx.fence.up = false
 		return forward, true
 	}
 	d, act := s.decide(b)
@@ -224,11 +224,11 @@ func (s *Session) execute(m wire.Message) action {
 		return s.waitNames()
 	}
 	raw := s.behind(portal)
-	b, act := s.resolve(raw)
+	b, passes, act := s.vet(raw)
 	if b == nil {
 		return act
 	}
-	if s.passes(b) {
+	if passes {
 		s.passed(b)
 		s.pushExecute(b)
 		return forward

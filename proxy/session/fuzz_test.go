@@ -203,7 +203,7 @@ func (r *run) fromClient() {
 		r.inspecting = nil
 	}
 	r.taken += r.s.FromClient(bytes.Clone(r.client[r.taken:r.offered]))
-	taken(r.s)
+	r.s.Rest()
 	if text, _ := r.s.Ask(); text != nil {
 		r.inspecting = bytes.Clone(text)
 	}
@@ -212,7 +212,7 @@ func (r *run) fromClient() {
 
 func (r *run) fromServer() {
 	r.heard += r.s.FromServer(bytes.Clone(r.server.out[r.heard:r.delivered]))
-	taken(r.s)
+	r.s.Rest()
 	r.collect()
 }
 

@@ -110,16 +110,16 @@ func (r *reply) names(portals bool) bool {
 // Outstanding is the list of replies still owed, oldest first. It alone says
 // what the client receives next. Bounded by maxOutstanding.
 type Outstanding struct {
-	ring  []reply // length is a power of two
+	ring  []reply // length is a power of two; what is not owed is zero
 	first uint64  // sequence number of the oldest
 	next  uint64  // sequence number of the next one pushed
 
 	boundary   uint64 // sequence number of the youngest Sync, Query or FunctionCall pushed, plus one
-	boundaries int    // how many of them are owed
-	renamers   int    // how many replies are owed that may give or take names of statements
+	boundaries int32  // how many of them are owed
+	renamers   int32  // how many replies are owed that may give or take names of statements
+	slack      int32  // Syncs inside COPY data: ReadyForQuery may or may not follow
 	skipping   bool   // the server discards everything until the Sync that is still to be sent
-	slack      int    // Syncs inside COPY data: ReadyForQuery may or may not follow
-	slackEnd   uint64 // sequence number of the first reply behind the youngest of them
+	slackEnd   uint64 // sequence number of the first reply behind the youngest of the slack
 }
 
 // passed is the kind of a reply that is not owed any more.
@@ -158,8 +158,8 @@ func (o *Outstanding) push(kind byte, flags flag) *reply {
 	if o.Len() == len(o.ring) {
 		o.grow()
 	}
-	r := o.at(o.next)
-	*r = reply{kind: kind, flags: flags, seq: o.next}
+	r := o.at(o.next) // it is zero
+	r.kind, r.flags, r.seq = kind, flags, o.next
 	o.next++
 	if isBoundary(kind) {
 		o.boundary = o.next
@@ -195,7 +195,10 @@ func isBoundary(kind byte) bool { return kind == 'S' || kind == 'Q' || kind == '
 // pop removes the oldest reply and every mark behind it.
 func (o *Outstanding) pop() {
 	o.drop()
-	for h := o.head(); h != nil && (h.kind == 'c' || h.kind == passed); h = o.head() {
+	for o.first < o.next {
+		if k := o.at(o.first).kind; k != 'c' && k != passed {
+			return
+		}
 		o.drop()
 	}
 }
@@ -264,10 +267,10 @@ func (o *Outstanding) passedBy() bool { return o.Len() > 1 && o.at(o.next-1).kin
 // passOver notes a Sync that is sent while the server reads COPY data.
 func (o *Outstanding) passOver() { o.slack, o.slackEnd = o.slack+1, o.next }
 
-// answering is told that the server begins to answer the message of h: Syncs
-// sent before it have had their ReadyForQuery or never will.
+// answering is told, while there is slack, that the server begins to answer the
+// message of h: Syncs sent before it have had their ReadyForQuery or never will.
 func (o *Outstanding) answering(h *reply) {
-	if o.slack > 0 && h.seq >= o.slackEnd {
+	if h.seq >= o.slackEnd {
 		o.slack = 0
 	}
 }

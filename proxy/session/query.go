@@ -23,11 +23,11 @@ func (s *Session) query(m []byte, size int) action {
 	if raw == nil {
 		return act
 	}
-	b, act := s.resolve(raw)
+	b, passes, act := s.vet(raw)
 	if b == nil {
 		return act
 	}
-	if s.passes(b) {
+	if passes {
 		s.passed(b)
 		s.closeLeftovers()
 		s.pushQuery(b)

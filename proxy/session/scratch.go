@@ -8,43 +8,46 @@ import (
 	"lockkeeper/policy"
 )
 
+// Shift is what sessions need only while they hear something. The sessions of
+// one engine loop share one while it works on them, so that it stays in the
+// processor's caches; others take one for themselves. It is for one goroutine.
+type Shift struct {
+	Clock  Clock
+	Counts Counts // of the session that has it; the engine takes them
+
+	hears    bool            // a session hears something, at Clock's time
+	timed    bool            // somebody has asked for time
+	private  bool            // it was taken for one session, and goes back to all
+	time     time.Time       // at which it is heard
+	vetted   vetted          // of what is heard
+	decision policy.Decision // about the message at hand; here so that it is not allocated
+	spares   []*scratch      // what idle sessions have given back
+}
+
 // scratch is what a session needs only while something is under way. An idle
 // one has none: there may be thousands, and few work at a time.
 type scratch struct {
-	// Counts and Entries are taken by the engine after every event; it calls
-	// Rest then. They are there unless the session rests.
-	Counts  Counts
-	Entries []journal.Entry
-
-	head     head            // the client's message being worked on
-	clock    *Clock          // while bytes are heard
-	own      Clock           // where no shift has one
-	time     time.Time       // at which they are heard; zero until somebody asks
-	replies  []reply         // the ring of Outstanding
-	decision policy.Decision // about the message at hand; here so that it is not allocated
-	answers  []string        // first columns of rows that we asked for
+	head    head            // the client's message being worked on
+	Entries []journal.Entry // the engine takes them
+	replies []reply         // the ring of Outstanding
+	answers []string        // first columns of rows that we asked for
+	heldBy  string          // what holds the message; "" where nothing does
 }
 
-// Shift is what the sessions of one engine loop share while it works on them: a
-// clock, and what idle ones have given back. It is for one goroutine. Nil is what
-// all share who have none.
-type Shift struct {
-	Clock  Clock
-	spares []*scratch
-}
-
-// maxSpares is how many a Shift keeps; what is beyond goes to all.
+// maxSpares is how many scratches a Shift keeps; what is beyond goes to all.
 const maxSpares = 64
 
-// shared has spares for whoever has no Shift; what nobody needs the garbage
-// collector takes.
-var shared = sync.Pool{New: func() any { return &scratch{} }}
+// What whoever has no Shift shares; what nobody needs the garbage collector
+// takes.
+var (
+	shared  = sync.Pool{New: func() any { return &scratch{} }}
+	private = sync.Pool{New: func() any { return &Shift{private: true} }}
+)
 
 func (f *Shift) take() *scratch {
-	if f != nil && len(f.spares) > 0 {
-		last := len(f.spares) - 1
-		x := f.spares[last]
-		f.spares = f.spares[:last]
+	if n := len(f.spares); n > 0 {
+		x := f.spares[n-1]
+		f.spares = f.spares[:n-1]
 		return x
 	}
 	x, _ := shared.Get().(*scratch) // nothing else is put in
@@ -52,7 +55,7 @@ func (f *Shift) take() *scratch {
 }
 
 func (f *Shift) keep(x *scratch) {
-	if f != nil && len(f.spares) < maxSpares {
+	if f != nil && !f.private && len(f.spares) < maxSpares {
 		f.spares = append(f.spares, x)
 		return
 	}
@@ -62,27 +65,49 @@ func (f *Shift) keep(x *scratch) {
 // spareReplies is how long a ring may be that is kept for others.
 const spareReplies = 64
 
-// Wake takes what Rest has given back, before an event in a shift. Outside of
+// Wake begins an event in a shift, which lasts until Leave or Rest. Outside of
 // one, events do so themselves.
 func (s *Session) Wake(f *Shift) {
-	if s.scratch == nil {
-		s.scratch = f.take()
-		s.out.ring = s.replies
+	if s.Shift == nil {
+		if f == nil {
+			f, _ = private.Get().(*Shift) // nothing else is put in
+		}
+		s.Shift = f
 	}
-	if f != nil {
-		s.clock = &f.Clock
+	if s.scratch == nil {
+		s.scratch = s.take()
+		s.out.ring = s.replies
 	}
 }
 
 func (s *Session) wake() { s.Wake(nil) }
 
-// hearing takes the time of what is heard, as far as no shift has one.
+// hearing begins a time of what is heard, as far as no shift has one.
 func (s *Session) hearing() {
-	s.wake()
-	s.time = time.Time{}
-	if s.clock == nil {
-		s.own.Reset()
-		s.clock = &s.own
+	if s.Shift == nil || s.scratch == nil {
+		s.wake()
+	}
+	f := s.Shift
+	if f.private {
+		f.Clock.Reset()
+	}
+	f.hears, f.timed = true, false
+	f.vetted = vetted{}
+}
+
+// Stirs reports whether there may be something to take since Leave or Rest.
+func (s *Session) Stirs() bool { return s.Shift != nil }
+
+// Leave ends an event. Counts must have been taken.
+func (s *Session) Leave() {
+	f := s.Shift
+	s.Shift = nil
+	if f == nil {
+		return
+	}
+	f.Counts = Counts{}
+	if f.private {
+		private.Put(f)
 	}
 }
 
@@ -90,13 +115,21 @@ func (s *Session) hearing() {
 // an idle session does not need.
 func (s *Session) Resting() bool { return s.scratch == nil }
 
-// Rest gives back what an idle session does not need, if it is one. Counts and
-// Entries must have been taken.
-func (s *Session) Rest(f *Shift) {
+// Rest ends an event, and gives back what an idle session does not need, if it
+// is one. Counts and Entries must have been taken.
+func (s *Session) Rest() {
 	x := s.scratch
-	if x == nil || s.out.Len() > 0 || s.awaiting > 0 || !x.head.fresh() {
+	if x == nil {
 		return
 	}
+	x.Entries = nil
+	if s.out.Len() == 0 && s.awaiting == 0 && x.head.fresh() {
+		s.giveBack(x)
+	}
+	s.Leave()
+}
+
+func (s *Session) giveBack(x *scratch) {
 	if x.replies = s.out.ring; len(x.replies) > spareReplies {
 		x.replies = nil
 	}
@@ -104,11 +137,7 @@ func (s *Session) Rest(f *Shift) {
 		clear(x.answers)
 		x.answers = x.answers[:0]
 	}
-	if x.decision.Verdict == policy.Allow || x.decision.Refusal != nil {
-		x.decision = policy.Decision{}
-	}
 	x.head.paced = false
-	x.clock = nil
 	s.scratch, s.out.ring = nil, nil
-	f.keep(x)
+	s.keep(x)
 }

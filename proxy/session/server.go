@@ -21,7 +21,7 @@ const maxLook = 1 << 20
 func (s *Session) FromServer(b []byte) (n int) {
 	s.hearing()
 	n = s.hearServer(b)
-	s.clock = nil
+	s.hears = false
 	return n
 }
 
@@ -29,45 +29,60 @@ func (s *Session) FromServer(b []byte) (n int) {
 func (s *Session) hearServer(b []byte) (n int) {
 	st := &s.dir[fromServer]
 	st.need = 0
-	for n < len(b) {
-		if st.pass > 0 {
-			k := min(st.pass, len(b)-n)
-			if !st.drop {
-				s.ToClient.Forward(b[n : n+k])
-			}
-			st.pass -= k
-			n += k
-			continue
+	rest := b
+	if st.pass > 0 {
+		k := min(st.pass, len(b))
+		if !st.drop {
+			s.ToClient.Forward(b[:k])
 		}
+		st.pass -= k
+		rest = b[k:]
+	}
+	for len(rest) > 0 {
 		if s.closing != "" { // the client has had the last word
 			return len(b)
 		}
-		size, ok, err := wire.Size(b[n:])
-		if err != nil { // not the protocol: the client will find out
-			s.ToClient.Forward(b[n:])
-			return len(b)
+		size := wire.Len(rest)
+		if size <= 0 || size > len(rest) {
+			rest = s.hearPart(rest, size)
+			break
 		}
-		if !ok {
-			st.need = wire.HeaderLen
-			return n
-		}
-		m := b[n:min(len(b), n+size)]
-		if len(m) < size && size <= maxLook && (readWhole(m[0]) || s.wantsRow()) {
-			st.need = size
-			return n
-		}
-		act := s.fromServer(wire.Message(m), len(m) == size)
+		m := rest[:size]
+		act := s.fromServer(m, true)
 		s.Counts.ServerMessages++
 		if act == forward {
 			if isData(m[0]) {
-				m = withRun(b[n:], len(m), &s.Counts.ServerMessages)
+				m = withRun(rest, size, &s.Counts.ServerMessages)
 			}
 			s.ToClient.Forward(m)
 		}
-		st.pass, st.drop = max(0, size-len(m)), act == discard
-		n += len(m)
+		rest = rest[len(m):]
 	}
-	return n
+	return len(b) - len(rest)
+}
+
+// hearPart is told of the beginning of a message of size bytes, and returns what
+// it did not take of it.
+func (s *Session) hearPart(m []byte, size int) (rest []byte) {
+	st := &s.dir[fromServer]
+	switch {
+	case size < 0: // not the protocol: the client will find out
+		s.ToClient.Forward(m)
+		return nil
+	case size == 0:
+		st.need = wire.HeaderLen
+		return m
+	case size <= maxLook && (readWhole(m[0]) || s.wantsRow()):
+		st.need = size
+		return m
+	}
+	act := s.fromServer(m, false)
+	s.Counts.ServerMessages++
+	if act == forward {
+		s.ToClient.Forward(m)
+	}
+	st.pass, st.drop = size-len(m), act == discard
+	return nil
 }
 
 // isData reports whether messages of type t are rows or COPY data. The ones that
@@ -113,7 +128,7 @@ func answers(t byte) bool {
 // fromServer decides about one message of the server.
 func (s *Session) fromServer(m wire.Message, whole bool) action {
 	h := s.out.head()
-	if h != nil && answers(m.Type()) {
+	if s.out.slack > 0 && h != nil && answers(m.Type()) {
 		s.out.answering(h)
 	}
 	switch m.Type() {

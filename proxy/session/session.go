@@ -60,53 +60,55 @@ type Catalog interface {
 // its methods are events, and what is to be done is collected in ToServer and
 // ToClient and told by its accessors. It is not safe for concurrent use.
 type Session struct {
-	*scratch // first what every message needs, close together
+	*Shift   // nil between events
+	*scratch // nil while it rests
 
+	// What every event needs stands together: the processor's caches have to get
+	// it again where many sessions work.
 	host    Host
 	catalog Catalog
-	sub     *policy.Subject // replaced, never changed, when application or tags do
 	out     Outstanding
 
-	seg  segment // what was sent since the last Sync
-	auth authentication
+	seg        segment // what was sent since the last Sync
+	auth       authentication
+	copyIn     bool           // the server reads COPY data
+	deaf       bool           // nothing from the client is read any more
+	lexing     inspect.Lexing // as scs and enc say
+	cancelling int32          // cancel requests of ours that are under way
+	awaiting   int32          // replies of ours that the client's message waits for
 
-	copyIn      bool // the server reads COPY data
-	deaf        bool // nothing from the client is read any more
-	replication bool
-	unseen      bool           // something was run that may have prepared statements unseen
-	utf8        bool           // client_encoding is UTF8: positions count runes
-	holding     bool           // a place for held sessions is taken
-	lexing      inspect.Lexing // as scs and enc say
-
-	dir        [2]stream  // client, server
-	settings   *restoring // session settings of ours to put back
-	cancelling int        // cancel requests of ours that are under way
-	awaiting   int        // replies of ours that the client's message waits for
-	tx         transaction
-	work       working
-	closing    string // why the session ends; "" while it lives
+	tx       transaction
+	dir      [2]stream  // client, server
+	settings *restoring // session settings of ours to put back
+	closing  string     // why the session ends; "" while it lives
+	work     working
 
 	ToServer, ToClient wire.Out
 
-	prep           Prepared
-	statementBytes int
-	leftover       []string           // statements of ours whose Close was skipped
-	ran            uint64             // the reply of the client's youngest Query, Execute or FunctionCall
-	statement      *inspect.Statement // the last one
-	fingerprint    *inspect.Fingerprint
-	stateSince     moment
-	overdue        *policy.Refusal // what the server runs is being cancelled, and this is why
-	long           *inspect.Gauge  // of the text that is being passed on without having been inspected; nil where none is
-	copyFail       *policy.Refusal // CopyFail was sent in place of CopyDone
+	prep        Prepared
+	leftover    []string           // statements of ours whose Close was skipped
+	ran         uint64             // the reply of the client's youngest Query, Execute or FunctionCall
+	statement   *inspect.Statement // the last one
+	fingerprint *inspect.Fingerprint
+	stateSince  moment
+	long        *inspect.Gauge // of the text that is being passed on without having been inspected; nil where none is
 
-	id        uint64
-	names     uint64 // statements of ours, for their names
-	written   int64
-	heldBy    string
-	scs, enc  string
-	behaviour []string
-	key       []byte
-	pid       uint32
+	statementBytes int
+
+	sub         *policy.Subject // replaced, never changed, when application or tags do
+	overdue     *policy.Refusal // what the server runs is being cancelled, and this is why
+	copyFail    *policy.Refusal // CopyFail was sent in place of CopyDone
+	id          uint64
+	names       uint64 // statements of ours, for their names
+	written     int64
+	scs, enc    string
+	behaviour   []string
+	key         []byte
+	pid         uint32
+	replication bool
+	unseen      bool // something was run that may have prepared statements unseen
+	utf8        bool // client_encoding is UTF8: positions count runes
+	holding     bool // a place for held sessions is taken
 }
 
 // head is the client's message that is being worked on while it waits.
@@ -179,22 +181,23 @@ type segment struct {
 type transaction struct {
 	status    policy.TxStatus // at the last ReadyForQuery
 	block     bool            // a block is open, as far as replies tell
-	epoch     uint64          // policy epoch in which it began
 	armed     bool            // we made it READ ONLY
-	lexing    bool            // scs or enc have changed in it
 	armedTop  bool            // directly behind its BEGIN: no ROLLBACK TO or RELEASE undoes it
-	since     moment
-	number    uint64
-	rows      int64
-	journaled bool // has statement entries
-	failed    bool // an error, or a ROLLBACK
-	opaque    bool // a rule has let a DO or CALL run in it under read-only: its COMMIT is gated
+	lexing    bool            // scs or enc have changed in it
+	journaled bool            // has statement entries
+	failed    bool            // an error, or a ROLLBACK
+	opaque    bool            // a rule has let a DO or CALL run in it under read-only: its COMMIT is gated
 	fence     fence
 
 	// PostgreSQL 18 does not end an implicit transaction at a Query that comes
 	// between an Execute and its Sync: the Sync after it commits both.
 	mixed    bool // such a Query was sent
 	implicit bool // and left the transaction open, which no BEGIN has begun
+
+	epoch  uint64 // policy epoch in which it began
+	since  moment
+	number uint64
+	rows   int64
 }
 
 // authentication is the relayed exchange before the first ReadyForQuery.
@@ -220,7 +223,8 @@ const (
 // Counts is what happened since the engine last took them.
 type Counts struct {
 	ClientMessages, ServerMessages int64
-	Allowed                        [6]int64 // statements, by class
+	Decided                        int64    // statements that were allowed
+	Allowed                        [6]int64 // the same, by class
 	*Incidents                              // nil where there was nothing of the kind
 }
 
@@ -249,6 +253,7 @@ func (s *Session) count(class inspect.Class, v policy.Verdict) {
 	switch v {
 	case policy.Allow:
 		s.Counts.Allowed[class]++
+		s.Counts.Decided++
 	case policy.Refuse:
 		s.incidents().Refused[class]++
 	case policy.Disconnect:

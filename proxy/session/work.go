@@ -53,25 +53,27 @@ func (c *Clock) Reset() { c.moment = never }
 
 // moment returns the time.
 func (s *Session) moment() moment {
-	if s.scratch == nil || s.clock == nil {
+	f := s.Shift
+	if f == nil || !f.hears {
 		return moment(s.host.Elapsed())
 	}
-	if s.clock.moment == never {
-		s.clock.moment = moment(s.host.Elapsed())
+	if f.Clock.moment == never {
+		f.Clock.moment = moment(s.host.Elapsed())
 	}
-	return s.clock.moment
+	return f.Clock.moment
 }
 
 // now returns the time as people have it, which decisions rest on: one time for
 // what is heard in one call.
 func (s *Session) now() time.Time {
-	if s.scratch == nil || s.clock == nil {
+	f := s.Shift
+	if f == nil || !f.hears {
 		return s.host.Now()
 	}
-	if s.time.IsZero() {
-		s.time = s.host.Now()
+	if !f.timed {
+		f.time, f.timed = s.host.Now(), true
 	}
-	return s.time
+	return f.time
 }
 
 // begin notes that the server is sent something and has owed nothing before.

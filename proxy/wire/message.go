@@ -35,14 +35,25 @@ func (m Message) Body() []byte { return m[HeaderLen:] }
 // included. ok is false when b does not hold the header yet; a length word
 // that is impossible is ErrLength.
 func Size(b []byte) (size int, ok bool, err error) {
-	if len(b) < HeaderLen {
-		return 0, false, nil
-	}
-	n := binary.BigEndian.Uint32(b[1:])
-	if n < 4 || n > MaxMessage {
+	switch size = Len(b); {
+	case size < 0:
 		return 0, true, ErrLength
+	default:
+		return size, size > 0, nil
 	}
-	return int(n) + 1, true, nil
+}
+
+// Len is Size for the hot path: 0 while b does not hold the header, -1 where its
+// length word is impossible.
+func Len(b []byte) int {
+	if len(b) < HeaderLen {
+		return 0
+	}
+	n := int(binary.BigEndian.Uint32(b[1:]))
+	if n < 4 || n > MaxMessage {
+		return -1
+	}
+	return n + 1
 }
 
 // Run returns the length of the whole messages of type t that b begins with, and

@@ -13,24 +13,26 @@ type Out struct {
 
 // Forward appends b, which the caller keeps unchanged until it is written.
 func (o *Out) Forward(b []byte) {
-	if len(b) == 0 {
-		return
-	}
 	o.bytes += len(b)
-	if n := len(o.segments); n > 0 && adjacent(o.segments[n-1], b) {
-		last := o.segments[n-1]
-		o.segments[n-1] = last[:len(last)+len(b)]
-		return
+	if n := len(o.segments); n > 0 {
+		if last := &o.segments[n-1]; adjacent(*last, b) {
+			*last = (*last)[:len(*last)+len(b)]
+			return
+		}
 	}
-	o.segments = append(o.segments, b)
+	o.begin(b)
+}
+
+// begin begins a segment.
+func (o *Out) begin(b []byte) {
+	if len(b) > 0 {
+		o.segments = append(o.segments, b)
+	}
 }
 
 // adjacent reports whether b starts where a ends, in the same buffer.
 func adjacent(a, b []byte) bool {
-	if cap(a)-len(a) < len(b) {
-		return false
-	}
-	return unsafe.Pointer(unsafe.SliceData(b)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a))
+	return cap(a)-len(a) >= len(b) && unsafe.Pointer(unsafe.SliceData(b)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a))
 }
 
 // Len returns the bytes collected.
