@@ -356,7 +356,9 @@ func (p *polled) readClient(buf []byte) []byte {
 }
 
 // clientMost is how much is read of a client at once. What cannot be passed on
-// may have to be kept, and what is beyond its first buffer counts.
+// may have to be kept, and what is beyond its first buffer counts. Where several
+// ask for the last bytes at once the budget is exceeded, by 48 kB for each loop
+// at most.
 func (p *polled) clientMost() int {
 	if p.cfg.Budget.has(p.loop.reads) {
 		return clientRead
@@ -469,7 +471,7 @@ func (p *polled) keepClient(rest []byte) {
 	c.in = append(make([]byte, 0, max(clientBuffer, len(rest))), rest...)
 	c.start = 0
 	if more := cap(c.in) - clientBuffer; more > 0 {
-		p.cfg.Budget.force(more) // clientMost has seen to it that it is there
+		p.cfg.Budget.force(more) // clientMost has seen it; somebody else may have taken it since
 		p.granted += more
 	}
 }

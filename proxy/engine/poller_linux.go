@@ -141,7 +141,7 @@ func newLoop(keeps bool) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
-	return &loop{epoll: epoll, bell: bell, keeps: keeps, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
+	return &loop{epoll: epoll, bell: bell, keeps: keeps, reads: clientRead, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
 }
 
 // stop ends the loop and waits for that.

@@ -203,16 +203,24 @@ func (s *Session) waitHold(cause, by string, until time.Time, d *policy.Decision
 	if s.heldBy != by {
 		s.heldBy, s.stateSince = by, s.moment()
 	}
-	s.head.wait, s.head.held.until, s.head.held.cause = waitHold, until, cause
+	h := s.head.held
+	if !h.waits {
+		h.waits, h.since = true, s.now()
+	}
+	s.head.wait, h.until, h.cause = waitHold, until, cause
 	return block, false
 }
 
+// endHold ends a wait, and counts it. A message may come here again while it
+// waits for something else, and may be held once more.
 func (s *Session) endHold(cause string, now time.Time) {
-	if waited := now.Sub(s.head.held.began); waited > 0 {
+	h := s.head.held
+	if waited := now.Sub(h.since); h.waits && waited > 0 {
 		n := s.incidents()
 		n.Holds = append(n.Holds, HoldCount{cause, waited})
 		s.work.done.WaitTime += waited
 	}
+	h.waits = false
 	s.letGo()
 }
 

@@ -243,7 +243,7 @@ func (s *Session) execute(m wire.Message) action {
 	if s.unsettled(&d.Obligations) {
 		return s.waitReplies()
 	}
-	if d.Obligations.Hold != nil { // with no Bind before it: a portal of SQL
+	if d.Obligations.Hold != nil || s.head.held != nil { // with no Bind before it: a portal of SQL
 		if act, goOn := s.hold(d); !goOn {
 			return act
 		}

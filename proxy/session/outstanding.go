@@ -117,7 +117,7 @@ type Outstanding struct {
 	boundary   uint64 // sequence number of the youngest Sync, Query or FunctionCall pushed, plus one
 	boundaries int32  // how many of them are owed
 	renamers   int32  // how many replies are owed that may give or take names of statements
-	slack      int32  // Syncs inside COPY data: ReadyForQuery may or may not follow
+	slack      int    // Syncs inside COPY data, as many as a client likes: ReadyForQuery may or may not follow
 	skipping   bool   // the server discards everything until the Sync that is still to be sent
 	slackEnd   uint64 // sequence number of the first reply behind the youngest of the slack
 }

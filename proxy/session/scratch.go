@@ -137,7 +137,7 @@ func (s *Session) giveBack(x *scratch) {
 		clear(x.answers)
 		x.answers = x.answers[:0]
 	}
-	x.head.paced = false
+	x.head.paced, x.heldBy = false, ""
 	s.scratch, s.out.ring = nil, nil
 	s.keep(x)
 }

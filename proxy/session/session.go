@@ -131,9 +131,11 @@ type question struct {
 	lexing inspect.Lexing // how it is read
 }
 
-// hold is why and since when a message is held.
+// hold is why and since when a message is held, or was.
 type hold struct {
-	began   time.Time
+	began   time.Time // of the first wait
+	since   time.Time // of the one that goes on, if one does
+	waits   bool
 	until   time.Time
 	cause   string          // for metrics
 	refusal *policy.Refusal // a cancel
