@@ -93,6 +93,9 @@ func (g *goal) over(got, limit float64) string {
 // printGoals prints every figure beside its goal, for both engines; of a run in
 // part, those that were measured.
 func (r *results) printGoals(out io.Writer) {
+	if r.stolen >= tooMuch {
+		fmt.Fprintf(out, "**The host gave %.0f %% of this machine's time to others meanwhile: the verdicts say little. Measure again when it is quiet.**\n\n", 100*r.stolen)
+	}
 	head := fmt.Sprintf("| figure | goal | must | %s | %s | verdict on %s |\n|---|---|---|---|---|---|\n", poll, goroutines, poll)
 	for i := range goals {
 		g := &goals[i]

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -56,6 +57,38 @@ func load() string {
 		return "unknown"
 	}
 	return first
+}
+
+// tooMuch is the stolen share from which on ratios are not to be trusted.
+const tooMuch = .1
+
+// processorTime is what the processors were wanted for since the start, and what
+// of it a hypervisor has given to others; zero where nothing tells.
+type processorTime struct{ wanted, stolen float64 }
+
+// readProcessorTime reads the first line of /proc/stat. Source: proc_stat(5):
+// user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
+func readProcessorTime(stat string) (t processorTime) {
+	first, _, _ := strings.Cut(stat, "\n")
+	for i, field := range strings.Fields(first) {
+		n, err := strconv.ParseFloat(field, 64)
+		if i == 0 || i == 4 || i == 5 || i > 8 || err != nil {
+			continue
+		}
+		t.wanted += n
+		if i == 8 {
+			t.stolen = n
+		}
+	}
+	return t
+}
+
+// stolenSince is the share of the wanted time that was stolen.
+func (t processorTime) stolenSince(before processorTime) float64 {
+	if t.wanted <= before.wanted {
+		return 0
+	}
+	return (t.stolen - before.stolen) / (t.wanted - before.wanted)
 }
 
 // fileText is empty where there is no such file.

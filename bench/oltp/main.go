@@ -149,7 +149,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := &results{options: o, begun: time.Now(), load: load()} //nolint:forbidigo // a measurement
+	r := &results{options: o, begun: time.Now(), load: load(), before: readProcessorTime(fileText("/proc/stat"))} //nolint:forbidigo // a measurement
 	s, err := setUp(ctx, &o)
 	if err != nil {
 		return fmt.Errorf("what was started has been ended: %w", err)
@@ -160,6 +160,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		failed = append(failed, errors.New("interrupted: the rest was not measured, and what was started has been ended"))
 	}
 	failed = append(failed, s.tearDown())
+	r.stolen = readProcessorTime(fileText("/proc/stat")).stolenSince(r.before)
 	err = errors.Join(failed...)
 	r.options.complete = o.complete && err == nil
 	page, err2 := r.write()

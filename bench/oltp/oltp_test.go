@@ -105,6 +105,31 @@ func TestRatiosArePairedWithinARound(t *testing.T) {
 	}
 }
 
+func TestStolenTimeIsAShareOfWhatWasWanted(t *testing.T) {
+	before := readProcessorTime("cpu  100 10 50 1000 20 5 5 30 7 1\ncpu0 50 5 25 500 10 3 2 15 3 1\n")
+	after := readProcessorTime("cpu  160 20 60 9000 90 10 10 60 9 1\n")
+	if want := (processorTime{wanted: 200, stolen: 30}); before != want {
+		t.Errorf("before: %+v", before)
+	}
+	if got := after.stolenSince(before); got != .25 {
+		t.Errorf("%v of the time was stolen, want a quarter", got)
+	}
+	if got := readProcessorTime("").stolenSince(readProcessorTime("")); got != 0 {
+		t.Errorf("%v where nothing tells", got)
+	}
+}
+
+func TestVerdictsOfABusyHostSayLittle(t *testing.T) {
+	r := whole(t)
+	for stolen, want := range map[float64]bool{.03: false, .3: true} {
+		r.stolen = stolen
+		var b strings.Builder
+		if r.printGoals(&b); strings.Contains(b.String(), "the verdicts say little") != want {
+			t.Errorf("%v of the time stolen:\n%s", stolen, b.String())
+		}
+	}
+}
+
 func TestVerdicts(t *testing.T) {
 	g := goal{goal: .9, must: 1.15, show: times}
 	for got, want := range map[float64]string{.9: "met", 1: "goal missed by 11.1 %, must met", 1.15: "must met", 1.38: "**missed**: 20.0 % over the must"} {

@@ -18,6 +18,8 @@ type results struct {
 	options    options
 	begun      time.Time
 	load       string // of the machine before
+	before     processorTime
+	stolen     float64 // share of the processors' time that the host gave to others meanwhile
 	versions   []string
 	tables     []*table
 	calls      *callTables
@@ -98,7 +100,8 @@ const introduction = `<!-- Written by "make bench"; do not edit. -->
 
 # What lockkeeper costs, %s
 
-%s. %s. Client, proxy and server are on one machine, whose load average was %s before; the run took %s.
+%s. %s. Client, proxy and server are on one machine, whose load average was %s before; the run took %s, in which
+the host gave %.1f %% of the time that the processors were wanted for to others.
 
 %d rounds; in each, every target works for %d s, in turns of 200 ms: its clients stay connected, and are stopped while another one
 works; what a proxy does in the 50 ms behind a turn belongs to it. Streams are read one after the other. Every target is reached over TCP, without TLS. lockkeeper has the
@@ -157,7 +160,7 @@ func (r *results) pictures() map[string]string {
 
 func (r *results) page(name string) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, introduction, r.begun.Format(time.DateOnly), machine(), strings.Join(r.versions, ", "), r.load, time.Since(r.begun).Round(time.Minute), r.options.rounds, r.options.seconds)
+	fmt.Fprintf(&b, introduction, r.begun.Format(time.DateOnly), machine(), strings.Join(r.versions, ", "), r.load, time.Since(r.begun).Round(time.Minute), 100*r.stolen, r.options.rounds, r.options.seconds)
 	if r.options.complete {
 		fmt.Fprintf(&b, "\n%s\n", r.summary(name))
 	} else {
