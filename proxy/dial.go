@@ -248,10 +248,10 @@ func readMessage(r io.Reader) ([]byte, error) {
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		return nil, err
 	}
-	if size, _, _ := wire.Size(header[:]); size < wire.HeaderLen || size > maxFirst {
+	size := wire.Size(header[:])
+	if size < 0 || size > maxFirst {
 		return header[:], nil // relayed as it is; the client finds out
 	}
-	size := 1 + int(binary.BigEndian.Uint32(header[1:]))
 	m := append(make([]byte, 0, size), header[:]...)[:size]
 	_, err := io.ReadFull(r, m[wire.HeaderLen:])
 	return m, err

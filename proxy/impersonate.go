@@ -21,11 +21,11 @@ func (c *connected) login(ctx context.Context, credential *auth.Credential) erro
 	l := auth.NewLogin(*credential, c.channel())
 	var kept []byte
 	for m := wire.Message(c.first); ; {
-		switch size, _, err := wire.Size(m); {
+		switch size := wire.Size(m); {
 		case m[0] == 'E':
 			c.first = m
 			return nil
-		case err != nil || size != len(m) || len(kept)+size > maxFirst:
+		case size != len(m) || len(kept)+size > maxFirst:
 			return impersonation(auth.ErrUnexpected)
 		case m[0] == 'v', m[0] == 'N':
 			kept = append(kept, m...)

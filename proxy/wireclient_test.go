@@ -99,8 +99,8 @@ func (c *rawClient) read() wire.Message {
 		}
 		return nil
 	}
-	size, _, err := wire.Size(header[:])
-	if err != nil {
+	size := wire.Size(header[:])
+	if size < 0 {
 		c.t.Fatalf("bad message %x", header)
 	}
 	m := append(make(wire.Message, 0, size), header[:]...)[:size]

@@ -121,19 +121,13 @@ func (c *core) conclude() {
 // news ends an event of the session's: it hands the counts to the sink and
 // returns the entries for it.
 func (c *core) news() []journal.Entry {
-	if c.s.Resting() {
-		return nil
-	}
-	if c.s.Stirs() {
-		c.cfg.Sink.Count(&c.s.Counts)
-	}
-	entries := c.s.Entries
-	c.s.Rest()
+	entries := c.s.Rest()
+	c.count()
 	return entries
 }
 
-// later is news whose entries have to wait.
-func (c *core) later() {
+// count is news whose entries have to wait.
+func (c *core) count() {
 	if c.s.Stirs() {
 		c.cfg.Sink.Count(&c.s.Counts)
 		c.s.Leave()

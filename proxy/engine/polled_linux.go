@@ -360,7 +360,7 @@ func (p *polled) readClient(buf []byte) []byte {
 // ask for the last bytes at once the budget is exceeded, by 48 kB for each loop
 // at most.
 func (p *polled) clientMost() int {
-	if p.cfg.Budget.has(p.loop.reads) {
+	if p.cfg.Budget.has(p.loop.peak) {
 		return clientRead
 	}
 	return clientBuffer
@@ -592,7 +592,7 @@ func (p *polled) hangUp() {
 // tell hands counts and entries to the sink, aside where that might wait.
 func (p *polled) tell() {
 	if p.aside {
-		p.later()
+		p.count()
 		return
 	}
 	login := !p.loggedIn && p.s.LoggedIn()

@@ -42,12 +42,11 @@ func NewPoller(loops int) (*Poller, error) {
 	p := &Poller{}
 	keeps := runtime.GOMAXPROCS(0) > loops && !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")
 	for range loops {
-		l, err := newLoop(keeps)
+		l, err := newLoop(loops, keeps)
 		if err != nil {
 			p.Close()
 			return nil, err
 		}
-		l.reads = loops * clientRead
 		p.loops = append(p.loops, l)
 		go l.run()
 	}
@@ -116,7 +115,7 @@ type loop struct {
 	epoll   int
 	bell    int  // an eventfd that ends the loop
 	keeps   bool // it may keep its processor while it waits: there are others
-	reads   int  // bytes that all loops may be reading of clients now
+	peak    int  // bytes that all loops read of clients at once at most
 	events  [loopEvents]unix.EpollEvent
 	ready   [loopEvents]*polled // whose they are
 	started atomic.Bool         // a goroutine was started that may wait for the loop's processor
@@ -128,7 +127,8 @@ type loop struct {
 	free  []int32
 }
 
-func newLoop(keeps bool) (*loop, error) {
+// newLoop makes one of so many loops.
+func newLoop(loops int, keeps bool) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a poll loop: %w", err)
@@ -141,7 +141,7 @@ func newLoop(keeps bool) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
-	return &loop{epoll: epoll, bell: bell, keeps: keeps, reads: clientRead, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
+	return &loop{epoll: epoll, bell: bell, keeps: keeps, peak: loops * clientRead, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
 }
 
 // stop ends the loop and waits for that.

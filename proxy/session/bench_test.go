@@ -91,10 +91,12 @@ func around(s *Session, x exchange, segments [][]byte) [][]byte {
 	s.FromClient(x.client)
 	segments = s.ToServer.Take(segments)
 	s.Rest()
+	s.Leave()
 	s.Wake(shift)
 	s.FromServer(x.server)
 	segments = s.ToClient.Take(segments)
 	s.Rest()
+	s.Leave()
 	return segments
 }
 

@@ -52,7 +52,7 @@ func (s *Session) hearClient(b []byte) (n int) {
 		if w := s.head.wait; w == waitInspection || w == waitHold {
 			break
 		}
-		size := wire.Len(rest)
+		size := wire.Size(rest)
 		if size < 0 || !known(rest[0], size) { // 0 while the length is not at hand
 			s.malformed(rest)
 			return len(b)

@@ -35,6 +35,7 @@ func TestADecisionRestsOnNoTimeOfAnotherSession(t *testing.T) {
 		s.FromClient(msg('Q', text+"\x00"))
 		sent := bytes.Join(s.ToServer.Take(nil), nil)
 		s.Rest()
+		s.Leave()
 		return sent
 	}
 	server := func(s *Session, messages ...[]byte) {
@@ -42,6 +43,7 @@ func TestADecisionRestsOnNoTimeOfAnotherSession(t *testing.T) {
 		s.FromServer(join(messages...))
 		s.ToClient.Take(nil)
 		s.Rest()
+		s.Leave()
 	}
 	s, other := loggedIn(t, h), loggedIn(t, h)
 	client(s, "b")

@@ -22,22 +22,11 @@ func (s *Session) passes(b *inspect.Batch) bool {
 	return true
 }
 
-// vetted is a batch that passes, and what it was resolved to. A Parse, Bind and
-// Execute that are heard together are about the same one.
-type vetted struct{ raw, batch *inspect.Batch }
-
 // vet resolves a batch and reports whether it passes; nil has to wait, as act
-// says. What was vetted is so for as long as the bytes at hand are heard, or
-// until something is sent that may change what others mean.
+// says.
 func (s *Session) vet(raw *inspect.Batch) (b *inspect.Batch, passes bool, act action) {
-	if s.vetted.raw == raw && s.settings == nil && s.head.unasked() {
-		return s.vetted.batch, true, forward
-	}
-	if b, act = s.resolve(raw); b == nil || !s.passes(b) {
-		return b, false, act
-	}
-	s.vetted = vetted{raw, b}
-	return b, true, forward
+	b, act = s.resolve(raw)
+	return b, b != nil && s.passes(b), act
 }
 
 // beginsIn notes the snapshot in which a transaction begins, where nothing is
@@ -235,7 +224,7 @@ func (s *Session) letGo() {
 
 // passed is told of a batch that passes and is sent.
 func (s *Session) passed(b *inspect.Batch) {
-	s.tx.fence.up = false
+	s.leaveFence(false)
 	s.count(b.Class, policy.Allow)
 	s.statement, s.fingerprint = &b.Statements[0], b.Fingerprint
 	if !onlyReads(b) {
@@ -252,7 +241,7 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 		if d.Observed[i].Refusal != nil {
 			e := s.entry(journal.ObservedEntry, b)
 			e.Verdict, e.Rule = policy.Refuse.String(), d.Observed[i].Rule
-			s.Entries = append(s.Entries, e)
+			s.entries = append(s.entries, e)
 		}
 	}
 	if len(b.Statements) > 0 {
@@ -270,7 +259,7 @@ func (s *Session) decided(b *inspect.Batch, d *policy.Decision) {
 	if d.Refusal != nil {
 		e.SQLSTATE, e.Detail = d.Refusal.SQLSTATE, d.Refusal.Detail
 	}
-	s.Entries = append(s.Entries, e)
+	s.entries = append(s.entries, e)
 }
 
 // entry begins a journal entry about a batch.
@@ -325,7 +314,6 @@ func tables(st *inspect.Statement) []string {
 // tables out, pg_basebackup sends BASE_BACKUP. Sources: odoo/addons/base/models/ir_cron.py,
 // odoo/modules/loading.py, src/bin/pg_dump/pg_dump.c.
 func (s *Session) observe(b *inspect.Batch) {
-	s.vetted = vetted{}
 	if s.catalog != nil {
 		s.catalog.Ran(b)
 	}

@@ -152,7 +152,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 		return act, false
 	}
 	if passes {
-		s.tx.fence.up = false
+		s.leaveFence(false)
 		return forward, true
 	}
 	d, act := s.decide(b)
@@ -169,7 +169,7 @@ func (s *Session) beforeRun(raw *inspect.Batch) (action, bool) {
 	if s.unsettled(o) {
 		return s.waitReplies(), false
 	}
-	s.leaveFence(o)
+	s.leaveFence(o.Fence)
 	if s.fenced(o) && o.ReadOnly {
 		s.openSegment()
 		s.fenceBind(b)
@@ -408,7 +408,7 @@ func (s *Session) sendExecute(m wire.Message, x *execution) action {
 	s.decided(x.batch, x.d)
 	s.observe(x.batch)
 	s.openSegment()
-	s.leaveFence(&x.d.Obligations)
+	s.leaveFence(x.d.Obligations.Fence)
 	for _, text := range x.before {
 		s.ourStatement(text, showError)
 	}

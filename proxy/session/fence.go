@@ -104,10 +104,10 @@ func (s *Session) fences(b *inspect.Batch, o *policy.Obligations) bool {
 // behind it is skipped.
 func (s *Session) aborted() bool { return s.status() == policy.TxAborted && !s.seg.ended }
 
-// leaveFence is told of obligations under which something is sent: a block in
-// which something stood without its fence has none any more.
-func (s *Session) leaveFence(o *policy.Obligations) {
-	if !o.Fence {
+// leaveFence is told whether what is sent is to have a fence: a block in which
+// something stood without its fence has none any more.
+func (s *Session) leaveFence(fenced bool) {
+	if !fenced {
 		s.tx.fence.up = false
 	}
 }

@@ -204,6 +204,7 @@ func (r *run) fromClient() {
 	}
 	r.taken += r.s.FromClient(bytes.Clone(r.client[r.taken:r.offered]))
 	r.s.Rest()
+	r.s.Leave()
 	if text, _ := r.s.Ask(); text != nil {
 		r.inspecting = bytes.Clone(text)
 	}
@@ -213,6 +214,7 @@ func (r *run) fromClient() {
 func (r *run) fromServer() {
 	r.heard += r.s.FromServer(bytes.Clone(r.server.out[r.heard:r.delivered]))
 	r.s.Rest()
+	r.s.Leave()
 	r.collect()
 }
 
@@ -295,8 +297,8 @@ func (r *run) checkState() {
 func withoutFlush(b []byte) []byte {
 	var out []byte
 	for len(b) > 0 {
-		size, ok, err := wire.Size(b)
-		if err != nil || !ok || size > len(b) {
+		size := wire.Size(b)
+		if size <= 0 || size > len(b) {
 			return append(out, b...)
 		}
 		if b[0] != 'H' {

@@ -30,6 +30,7 @@ func TestAHoldIsCountedOnce(t *testing.T) {
 	h := newTimed(t)
 	s := loggedIn(t, h)
 	s.Rest()
+	s.Leave()
 	table := inspect.Relation{Name: "x", Access: inspect.AccessDefine, Lock: inspect.AccessExclusive}
 	h.batch = &inspect.Batch{Class: inspect.Define, Statements: []inspect.Statement{{Class: inspect.Define, Kind: "ALTER TABLE", Relations: []inspect.Relation{table}}}}
 	open := h.snap
@@ -41,6 +42,7 @@ func TestAHoldIsCountedOnce(t *testing.T) {
 		}
 		s.ToServer.Reset()
 		s.Rest()
+		s.Leave()
 	}
 	h.pause()
 	client()
@@ -53,6 +55,7 @@ func TestAHoldIsCountedOnce(t *testing.T) {
 	h.now = h.now.Add(10 * time.Second)
 	s.FromServer(join(msg('T', "\x00\x00"), msg('D', "\x00\x01\x00\x00\x00\x010"), msg('C', "SHOW\x00"), msg('Z', "I")))
 	s.Rest()
+	s.Leave()
 	client()
 	if holds != 1 || s.Work().WaitTime != 10*time.Second {
 		t.Errorf("%d holds of %v in all are counted, want one of 10s", holds, s.Work().WaitTime)
@@ -69,9 +72,12 @@ func TestAHoldOfAnExecuteGivesItsPlaceBack(t *testing.T) {
 		s.FromClient(join(messages...))
 		s.ToServer.Reset()
 		s.Rest()
+		s.Leave()
 	}
 	first.Rest()
+	first.Leave()
 	second.Rest()
+	second.Leave()
 	h.pause()
 	execute := []([]byte){msg('E', "c\x00\x00\x00\x00\x00"), msg('S')}
 	heard(first, execute...)
@@ -86,6 +92,7 @@ func TestAHoldOfAnExecuteGivesItsPlaceBack(t *testing.T) {
 	first.FromServer(join(msg('E', "SERROR\x00C22P02\x00Mx\x00\x00"), msg('Z', "I")))
 	first.ToClient.Reset()
 	first.Rest()
+	first.Leave()
 	h.now = h.now.Add(time.Hour)
 	loop.Clock.Reset()
 	heard(second, msg('Q', "select 1\x00"))

@@ -78,19 +78,19 @@ func (m *model) step() bool {
 	if len(m.in) == 0 {
 		return false
 	}
-	size, ok, err := wire.Size(m.in)
+	size := wire.Size(m.in)
 	switch {
 	case !known(m.in[0], 0):
 		m.die("08P01")
 		return true
-	case err != nil || ok && !known(m.in[0], size):
+	case size < 0 || !known(m.in[0], size):
 		m.dead, m.in = true, nil
 		return true
 	case m.copying && !strings.ContainsRune("dcfHS", rune(m.in[0])):
 		m.complain("08P01")
 		m.die("08P01")
 		return true
-	case !ok || len(m.in) < size:
+	case size == 0 || len(m.in) < size:
 		return false
 	}
 	msg := wire.Message(m.in[:size])

@@ -92,7 +92,7 @@ func (s *Session) sendQuery(q *query) action {
 	if q.after != "" {
 		began = s.newBlock(q.batch)
 	}
-	s.leaveFence(&q.d.Obligations)
+	s.leaveFence(q.d.Obligations.Fence)
 	r := s.pushQuery(q.batch)
 	if q.fences {
 		r.flags |= begins

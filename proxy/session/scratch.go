@@ -19,7 +19,6 @@ type Shift struct {
 	timed    bool            // somebody has asked for time
 	private  bool            // it was taken for one session, and goes back to all
 	time     time.Time       // at which it is heard
-	vetted   vetted          // of what is heard
 	decision policy.Decision // about the message at hand; here so that it is not allocated
 	spares   []*scratch      // what idle sessions have given back
 }
@@ -28,7 +27,7 @@ type Shift struct {
 // one has none: there may be thousands, and few work at a time.
 type scratch struct {
 	head    head            // the client's message being worked on
-	Entries []journal.Entry // the engine takes them
+	entries []journal.Entry // until Rest
 	replies []reply         // the ring of Outstanding
 	answers []string        // first columns of rows that we asked for
 	heldBy  string          // what holds the message; "" where nothing does
@@ -92,13 +91,13 @@ func (s *Session) hearing() {
 		f.Clock.Reset()
 	}
 	f.hears, f.timed = true, false
-	f.vetted = vetted{}
 }
 
-// Stirs reports whether there may be something to take since Leave or Rest.
+// Stirs reports whether something has happened since Leave, and may have left
+// Counts to be taken.
 func (s *Session) Stirs() bool { return s.Shift != nil }
 
-// Leave ends an event. Counts must have been taken.
+// Leave ends an event, of which Counts were taken.
 func (s *Session) Leave() {
 	f := s.Shift
 	s.Shift = nil
@@ -115,18 +114,20 @@ func (s *Session) Leave() {
 // an idle session does not need.
 func (s *Session) Resting() bool { return s.scratch == nil }
 
-// Rest ends an event, and gives back what an idle session does not need, if it
-// is one. Counts and Entries must have been taken.
-func (s *Session) Rest() {
+// Rest returns what is to be journaled, which nobody else knows of then. It
+// gives back what an idle session does not need, if it is one: to the shift,
+// where Leave comes behind it.
+func (s *Session) Rest() []journal.Entry {
 	x := s.scratch
 	if x == nil {
-		return
+		return nil
 	}
-	x.Entries = nil
+	entries := x.entries
+	x.entries = nil
 	if s.out.Len() == 0 && s.awaiting == 0 && x.head.fresh() {
 		s.giveBack(x)
 	}
-	s.Leave()
+	return entries
 }
 
 func (s *Session) giveBack(x *scratch) {

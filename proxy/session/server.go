@@ -42,7 +42,7 @@ func (s *Session) hearServer(b []byte) (n int) {
 		if s.closing != "" { // the client has had the last word
 			return len(b)
 		}
-		size := wire.Len(rest)
+		size := wire.Size(rest)
 		if size <= 0 || size > len(rest) {
 			rest = s.hearPart(rest, size)
 			break
@@ -381,7 +381,7 @@ func (s *Session) wrote(h *reply, st *inspect.Statement, rows int64) {
 			s.host.Charge(limits, rows, s.now())
 		}
 	}
-	s.Entries = append(s.Entries, e)
+	s.entries = append(s.entries, e)
 	s.tx.journaled = true
 }
 
@@ -439,7 +439,7 @@ func (s *Session) closeTransaction(outcome string) {
 	if s.tx.journaled {
 		e := s.entry(journal.TransactionEntry, nil)
 		e.Outcome, e.Rows = outcome, s.tx.rows
-		s.Entries = append(s.Entries, e)
+		s.entries = append(s.entries, e)
 	}
 	s.tx.journaled, s.tx.failed, s.tx.rows = false, false, 0
 	s.tx.number++
@@ -455,7 +455,7 @@ func (s *Session) Lost() {
 		if r := s.out.at(seq); r.mayWrite() {
 			e := s.entry(journal.StatementEntry, r.batch)
 			e.Verdict, e.Outcome, e.Duration = policy.Allow.String(), "lost", s.moment().since(r.began)
-			s.Entries = append(s.Entries, e)
+			s.entries = append(s.entries, e)
 			s.tx.journaled = true
 		}
 	}
@@ -666,7 +666,7 @@ func (s *Session) journalFailure(h *reply, code string) {
 		e.Class, e.Statement, e.Tables = st.Class.String(), string(st.Kind), tables(st)
 	}
 	e.Verdict, e.Outcome, e.SQLSTATE, e.Duration = policy.Allow.String(), "error", code, s.moment().since(h.began)
-	s.Entries = append(s.Entries, e)
+	s.entries = append(s.entries, e)
 }
 
 // undo takes back what a message would have done to names, for the server has

@@ -1,10 +1,7 @@
 // Package wire frames PostgreSQL's protocol 3: it peeks headers, cuts messages and collects runs of them, and never interprets SQL.
 package wire
 
-import (
-	"encoding/binary"
-	"errors"
-)
+import "encoding/binary"
 
 // HeaderLen is a type byte and an int32 that counts itself and the body.
 // Source: manual, 55.2 "Message Flow" and 55.7 "Message Formats".
@@ -18,9 +15,6 @@ const MaxMessage = 0x3fffffff + 4
 // PQ_SMALL_MESSAGE_LIMIT in the same file.
 const MaxSmallMessage = 10000
 
-// ErrLength says that a message's length word is impossible.
-var ErrLength = errors.New("invalid message length")
-
 // Message is one whole message: type, length and body, as on the wire. It
 // aliases the buffer that it was cut from.
 type Message []byte
@@ -32,20 +26,9 @@ func (m Message) Type() byte { return m[0] }
 func (m Message) Body() []byte { return m[HeaderLen:] }
 
 // Size returns the length on the wire of the message that starts at b, header
-// included. ok is false when b does not hold the header yet; a length word
-// that is impossible is ErrLength.
-func Size(b []byte) (size int, ok bool, err error) {
-	switch size = Len(b); {
-	case size < 0:
-		return 0, true, ErrLength
-	default:
-		return size, size > 0, nil
-	}
-}
-
-// Len is Size for the hot path: 0 while b does not hold the header, -1 where its
-// length word is impossible.
-func Len(b []byte) int {
+// included: 0 while b does not hold the header, -1 where its length word is
+// impossible.
+func Size(b []byte) int {
 	if len(b) < HeaderLen {
 		return 0
 	}

@@ -19,20 +19,17 @@ func TestSizeTakesWhatAServerTakes(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
 		size int
-		ok   bool
-		bad  bool
 	}{
-		{"", 0, false, false},
-		{"Q\x00\x00\x00", 0, false, false},
-		{"Q\x00\x00\x00\x03", 0, true, true},
-		{"S\x00\x00\x00\x04", 5, true, false},
-		{"Q\x00\x00\x00\x04more", 5, true, false},
-		{"Q\x7f\xff\xff\xff", 0, true, true},
-		{"Q\xff\xff\xff\xff", 0, true, true},
+		{"", 0},
+		{"Q\x00\x00\x00", 0},
+		{"Q\x00\x00\x00\x03", -1},
+		{"S\x00\x00\x00\x04", 5},
+		{"Q\x00\x00\x00\x04more", 5},
+		{"Q\x7f\xff\xff\xff", -1},
+		{"Q\xff\xff\xff\xff", -1},
 	} {
-		size, ok, err := wire.Size([]byte(tt.in))
-		if size != tt.size || ok != tt.ok || (err != nil) != tt.bad {
-			t.Errorf("Size(%q) = %d, %v, %v", tt.in, size, ok, err)
+		if size := wire.Size([]byte(tt.in)); size != tt.size {
+			t.Errorf("Size(%q) = %d, want %d", tt.in, size, tt.size)
 		}
 	}
 }
@@ -57,8 +54,8 @@ func TestARunHoldsWholeMessagesOfOneType(t *testing.T) {
 		n, messages := wire.Run([]byte(tt.in), 'D')
 		rest := []byte(tt.in)
 		for range messages {
-			size, _, err := wire.Size(rest)
-			if err != nil || rest[0] != 'D' || size > len(rest) {
+			size := wire.Size(rest)
+			if size <= 0 || rest[0] != 'D' || size > len(rest) {
 				t.Fatalf("Run(%q) has a message that is none", tt.in)
 			}
 			rest = rest[size:]
@@ -187,7 +184,7 @@ func FuzzServerBodies(f *testing.F) {
 		wire.FirstColumn(body)
 		m := wire.Message(wire.Append(nil, 'E', string(body)))
 		same := wire.ShiftPosition(m, func(p int) int { return p })
-		if size, ok, err := wire.Size(same); err != nil || !ok || size != len(same) {
+		if wire.Size(same) != len(same) {
 			t.Errorf("%q became %q", m, same)
 		}
 		for _, code := range []byte("SCMDH") {
