@@ -34,6 +34,7 @@ type polled struct {
 
 	client  half
 	server  half
+	stream  stream
 	number  int32 // in the loop
 	starved bool  // the budget had no more for the client's buffer; nothing is read until the session has taken something
 	aside   bool  // something slow comes before whatever is to be written
@@ -202,6 +203,7 @@ func (p *polled) hear(s side, events uint32, buf []byte) (read []byte) {
 	case events&^unix.EPOLLOUT == 0:
 		return nil
 	case s == clientSide:
+		p.asked()
 		return p.readClient(buf[:p.clientMost()])
 	default:
 		return p.readServer(buf)
@@ -511,6 +513,7 @@ func (p *polled) readServer(buf []byte) []byte {
 		fresh = h.in[len(h.in):cap(h.in)]
 	}
 	n, err := p.receive(h, fresh)
+	p.came(n)
 	switch {
 	case err == nil && n > 0 && len(h.in) == 0:
 		p.heardServer(fresh[:n])

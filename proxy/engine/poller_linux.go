@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -116,11 +117,15 @@ type loop struct {
 	bell    int  // an eventfd that ends the loop
 	keeps   bool // it may keep its processor while it waits: there are others
 	peak    int  // bytes that all loops read of clients at once at most
+	began   time.Time
+	patient bool     // it can wait for parts of a millisecond: Linux 5.11
+	timeout [2]int64 // seconds and nanoseconds, as the kernel has them
 	events  [loopEvents]unix.EpollEvent
 	ready   [loopEvents]*polled // whose they are
 	started atomic.Bool         // a goroutine was started that may wait for the loop's processor
 	ended   chan struct{}
 	shift   session.Shift
+	streams []*polled // whose servers it reads when there is much
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
@@ -141,7 +146,11 @@ func newLoop(loops int, keeps bool) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
-	return &loop{epoll: epoll, bell: bell, keeps: keeps, peak: loops * clientRead, ended: make(chan struct{}), pairs: make([]*polled, 1)}, nil
+	began := time.Now() //nolint:forbidigo // of waits; nothing is decided by it
+	l := &loop{epoll: epoll, bell: bell, keeps: keeps, peak: loops * clientRead, began: began, ended: make(chan struct{}), pairs: make([]*polled, 1)}
+	_, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&l.events)), 1, uintptr(unsafe.Pointer(&l.timeout)), 0, 0)
+	l.patient = errno == 0
+	return l, nil
 }
 
 // stop ends the loop and waits for that.
@@ -179,8 +188,9 @@ func (l *loop) leave(number int32) {
 func (l *loop) run() {
 	defer close(l.ended)
 	buf := make([]byte, loopBuffer)
-	for n := 0; ; {
-		n = l.wait(n > 0)
+	for busy := false; ; {
+		n := l.wait(busy)
+		busy = n > 0
 		l.shift.Clock.Reset()
 		l.mu.Lock()
 		for i, e := range l.events[:n] {
@@ -193,6 +203,9 @@ func (l *loop) run() {
 				return
 			}
 			done += g
+		}
+		if len(l.streams) > 0 && l.hurry(buf) {
+			busy = true
 		}
 	}
 }
@@ -235,7 +248,7 @@ func (l *loop) group(begin, end int, buf []byte) int {
 	return i - begin
 }
 
-const forever = ^uintptr(0) // a timeout of -1 ms
+const forever time.Duration = -1
 
 // wait returns how many events there are, and waits for the first; none after
 // a signal. A busy loop keeps its processor meanwhile: Go's scheduler is not
@@ -254,18 +267,23 @@ func (l *loop) wait(busy bool) int {
 		}
 		runtime.Gosched() // what was started waits for this processor, or has another
 	}
-	return l.await(forever, keep)
+	return l.await(l.patience(), keep)
 }
 
-// await waits for at most timeout ms.
-func (l *loop) await(timeout uintptr, keep bool) int {
+// await waits for at most so long; more than 0 is for a loop that is patient.
+func (l *loop) await(most time.Duration, keep bool) int {
+	call, timeout := uintptr(unix.SYS_EPOLL_PWAIT), uintptr(most) // 0 and forever are the same in ms
+	if most > 0 {
+		l.timeout = [2]int64{int64(most / time.Second), int64(most % time.Second)}
+		call, timeout = unix.SYS_EPOLL_PWAIT2, uintptr(unsafe.Pointer(&l.timeout))
+	}
 	var n uintptr
 	var errno syscall.Errno
 	events := uintptr(unsafe.Pointer(&l.events))
 	if keep {
-		n, _, errno = syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+		n, _, errno = syscall.RawSyscall6(call, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
 	} else {
-		n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
+		n, _, errno = syscall.Syscall6(call, uintptr(l.epoll), events, loopEvents, timeout, 0, 0)
 	}
 	if errno != 0 && errno != unix.EINTR {
 		panic("epoll_wait: " + errno.Error()) // only a descriptor of ours that is not ours any more
