@@ -121,6 +121,7 @@ func gauges(reg prometheus.Registerer, s *Server) {
 		return float64(len(s.stats.ended))
 	})
 	gauge("lockkeeper_collected_bytes", "Bytes of long texts being collected, beyond the sessions' first buffers.", func() float64 { return float64(s.budget.Used()) })
+	gauge("lockkeeper_streams", "Long answers of servers that poll loops read in batches.", func() float64 { return float64(s.poller.Streams()) })
 	gauge("lockkeeper_lost_processes", "Server processes that may go on without a client.", func() float64 { return float64(s.processes.lostCount()) })
 	gauge("lockkeeper_read_only", "1 while a read-only containment is in force for anybody.", func() float64 { return s.contained(policy.ReadOnlyMode) })
 	gauge("lockkeeper_observe", "1 while no rule is enforced (break-glass).", func() float64 { return s.contained(policy.ObserveMode) })

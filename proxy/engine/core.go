@@ -10,11 +10,15 @@ import (
 	"lockkeeper/proxy/session"
 )
 
+// resumer works on after an event that came from neither side. It must not
+// block; the mutex is held.
+type resumer interface{ resume() }
+
 // core is what both engines have: the session, what is known of it, and what is
 // asked of a pair from elsewhere.
 type core struct {
 	cfg  *Config
-	goOn func() // works on after an event that came from neither side; must not block; the mutex is held
+	pair resumer
 
 	mu       sync.Mutex // guards everything below, and what an engine has besides
 	owner    Owner      // nil until Begin
@@ -45,7 +49,7 @@ func (c *core) Wake() {
 	_, _, held := c.s.Held()
 	c.s.Resume()
 	if held {
-		c.goOn()
+		c.pair.resume()
 	}
 }
 
@@ -54,7 +58,7 @@ func (c *core) Cancel(r *policy.Refusal) bool {
 	defer c.mu.Unlock()
 	held := c.s.Cancel(r)
 	if held {
-		c.goOn()
+		c.pair.resume()
 	}
 	return held
 }
@@ -63,14 +67,14 @@ func (c *core) CancelSent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.s.CancelSent()
-	c.goOn()
+	c.pair.resume()
 }
 
 func (c *core) Spared() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.s.Spared()
-	c.goOn()
+	c.pair.resume()
 }
 
 // because keeps the first cause. The mutex is held, as in all that follows.

@@ -34,12 +34,13 @@ type polled struct {
 
 	client  half
 	server  half
-	stream  stream
 	number  int32 // in the loop
+	pieces  int32 // bytes of the server's, in large ones, since the client was heard
 	starved bool  // the budget had no more for the client's buffer; nothing is read until the session has taken something
 	aside   bool  // something slow comes before whatever is to be written
 	shut    bool  // the server knows that the client has ended
 	onShift bool  // the loop is working on it
+	flows   bool  // it is among the loop's streams
 	parted  bool  // what it is to read may come in parts
 	leaving bool  // the pair ends when the client has everything
 }
@@ -110,7 +111,7 @@ func (h *half) rest() []byte { return h.in[h.start:] }
 
 func newPolled(cfg *Config, l *loop, client, server int, s *session.Session, pending []byte) *polled {
 	p := &polled{core: core{cfg: cfg, s: s}, loop: l}
-	p.goOn = p.resume
+	p.pair = p
 	p.client.fd, p.server.fd = int32(client), int32(server) //nolint:gosec // descriptors
 	p.client.reads, p.server.reads = readableOf(client), readableOf(server)
 	p.server.in = pending

@@ -52,7 +52,7 @@ var policySet = sync.OnceValue(func() *policy.Policy {
 
 func runningLoop(t *testing.T) *loop {
 	t.Helper()
-	l, err := newLoop(1, true)
+	l, err := newLoop(&Poller{}, 1, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,9 @@ const loopEvents = 128
 // instance of its own. A session belongs to one loop for its life. Source:
 // epoll(7); TCP is edge-triggered, unix sockets are level-triggered.
 type Poller struct {
-	loops []*loop
-	next  atomic.Uint32
+	loops   []*loop
+	next    atomic.Uint32
+	streams atomic.Int64 // of all loops
 }
 
 // NewPoller starts loops. They end with Close.
@@ -43,7 +44,7 @@ func NewPoller(loops int) (*Poller, error) {
 	p := &Poller{}
 	keeps := runtime.GOMAXPROCS(0) > loops && !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")
 	for range loops {
-		l, err := newLoop(loops, keeps)
+		l, err := newLoop(p, loops, keeps)
 		if err != nil {
 			p.Close()
 			return nil, err
@@ -63,6 +64,14 @@ func (p *Poller) Close() {
 		l.stop()
 	}
 	p.loops = nil
+}
+
+// Streams is how many long answers are read in batches.
+func (p *Poller) Streams() int {
+	if p == nil {
+		return 0
+	}
+	return int(p.streams.Load())
 }
 
 // pair returns a pair in one of the loops; nil where that cannot be.
@@ -113,6 +122,7 @@ func own(c net.Conn) (int, error) {
 
 // loop watches the connections of its sessions and lets them work.
 type loop struct {
+	of      *Poller
 	epoll   int
 	bell    int  // an eventfd that ends the loop
 	keeps   bool // it may keep its processor while it waits: there are others
@@ -125,7 +135,7 @@ type loop struct {
 	started atomic.Bool         // a goroutine was started that may wait for the loop's processor
 	ended   chan struct{}
 	shift   session.Shift
-	streams []*polled // whose servers it reads when there is much
+	streams []stream // which it reads when there is much
 
 	mu    sync.Mutex
 	pairs []*polled // by their number; the first is nobody's: it is the bell's
@@ -133,7 +143,7 @@ type loop struct {
 }
 
 // newLoop makes one of so many loops.
-func newLoop(loops int, keeps bool) (*loop, error) {
+func newLoop(p *Poller, loops int, keeps bool) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make a poll loop: %w", err)
@@ -147,7 +157,7 @@ func newLoop(loops int, keeps bool) (*loop, error) {
 		return nil, fmt.Errorf("make a poll loop: %w", err)
 	}
 	began := time.Now() //nolint:forbidigo // of waits; nothing is decided by it
-	l := &loop{epoll: epoll, bell: bell, keeps: keeps, peak: loops * clientRead, began: began, ended: make(chan struct{}), pairs: make([]*polled, 1)}
+	l := &loop{of: p, epoll: epoll, bell: bell, keeps: keeps, peak: loops * clientRead, began: began, ended: make(chan struct{}), pairs: make([]*polled, 1)}
 	_, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&l.events)), 1, uintptr(unsafe.Pointer(&l.timeout)), 0, 0)
 	l.patient = errno == 0
 	return l, nil

@@ -21,3 +21,6 @@ func NewPoller(int) (*Poller, error) {
 func (p *Poller) Close() {}
 
 func (p *Poller) pair(*Config, net.Conn, net.Conn, *session.Session, []byte) Pair { return nil }
+
+// Streams is 0.
+func (p *Poller) Streams() int { return 0 }

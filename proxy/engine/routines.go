@@ -46,7 +46,7 @@ type output struct {
 
 func newRoutines(cfg *Config, client, server net.Conn, s *session.Session, pending []byte) *routines {
 	p := &routines{core: core{cfg: cfg, s: s}, client: client, server: server, in: make([]byte, clientBuffer), early: pending}
-	p.goOn = p.goDrive
+	p.pair = p
 	p.room = sync.NewCond(&p.mu)
 	return p
 }
@@ -96,9 +96,9 @@ func (p *routines) Traffic() (toServer, toClient int64) {
 	return p.toServer.bytes, p.toClient.bytes
 }
 
-// goDrive lets a goroutine of its own work on what the client has sent, for
+// resume lets a goroutine of its own work on what the client has sent, for
 // the caller must not block on the server. The mutex is held.
-func (p *routines) goDrive() {
+func (p *routines) resume() {
 	if p.ended {
 		return
 	}
@@ -371,7 +371,7 @@ func (p *routines) heardServer(b []byte) (taken int, goOn bool) {
 	p.flushClient()
 	if waiting || login {
 		p.mu.Lock()
-		p.goDrive()
+		p.resume()
 		p.mu.Unlock()
 	} else {
 		p.flushServerAside()

@@ -20,27 +20,25 @@ const (
 	maxStreams  = 64 // of a loop; others are read as they come
 )
 
-// stream is what a pair knows of its server's answer. It is the loop's: only its
-// goroutine reads and writes it.
+// stream is a server's long answer.
 type stream struct {
-	due   time.Duration // since the loop's begin: what there is has to be read then
-	bytes int32         // in pieces since the client was heard
-	flows bool          // the loop has it among its streams
+	p   *polled
+	due time.Duration // since the loop's begin: what there is has to be read then
 }
 
-// came is told how many bytes a read of the server has brought.
+// came is told how many bytes a read of the server has brought. It, and what
+// follows here, is for the loop's goroutine only.
 func (p *polled) came(n int) {
-	s := &p.stream
 	switch {
-	case s.flows:
+	case p.flows:
 		if n >= streamPiece {
-			s.due = p.loop.clock() + streamPause
+			p.loop.postpone(p)
 		}
 	case n < streamPiece:
-		s.bytes = 0
+		p.pieces = 0
 	default:
-		if s.bytes += int32(n); s.bytes >= streamAfter { //nolint:gosec // no more than the loop's buffer
-			s.bytes = 0
+		if p.pieces += int32(n); p.pieces >= streamAfter { //nolint:gosec // no more than the loop's buffer
+			p.pieces = 0
 			p.loop.begin(p)
 		}
 	}
@@ -48,8 +46,8 @@ func (p *polled) came(n int) {
 
 // asked is told that the client is heard: what is answered then may be short.
 func (p *polled) asked() {
-	p.stream.bytes = 0
-	if p.stream.flows {
+	p.pieces = 0
+	if p.flows {
 		p.ebb()
 	}
 }
@@ -60,8 +58,19 @@ func (l *loop) begin(p *polled) {
 		return
 	}
 	if err := setLowWater(p.server.fd, streamBatch); err == nil {
-		p.stream.flows, p.stream.due = true, l.clock()+streamPause
-		l.streams = append(l.streams, p)
+		p.flows = true
+		l.streams = append(l.streams, stream{p, l.clock() + streamPause})
+		l.of.streams.Add(1)
+	}
+}
+
+// postpone gives a stream another pause.
+func (l *loop) postpone(p *polled) {
+	for i := range l.streams {
+		if l.streams[i].p == p {
+			l.streams[i].due = l.clock() + streamPause
+			return
+		}
 	}
 }
 
@@ -70,13 +79,14 @@ func (l *loop) begin(p *polled) {
 func (l *loop) hurry(buf []byte) (busy bool) {
 	now := l.clock()
 	goOn := l.streams[:0]
-	for _, p := range l.streams {
-		s := &p.stream
+	for i := range l.streams { // which goOn overwrites up to i
+		s := &l.streams[i]
+		p := s.p
 		switch {
-		case !s.flows:
+		case !p.flows:
 			continue
 		case s.due > now:
-			goOn = append(goOn, p)
+			goOn = append(goOn, *s)
 			continue
 		}
 		read := p.hear(serverSide, unix.EPOLLIN, buf)
@@ -84,12 +94,13 @@ func (l *loop) hurry(buf []byte) (busy bool) {
 			continue
 		}
 		if s.due > now {
-			goOn, busy = append(goOn, p), true
+			goOn, busy = append(goOn, *s), true
 		} else {
 			p.ebb()
 		}
 		p.answer(read)
 	}
+	l.of.streams.Add(int64(len(goOn) - len(l.streams)))
 	clear(l.streams[len(goOn):])
 	l.streams = goOn
 	return busy
@@ -97,7 +108,7 @@ func (l *loop) hurry(buf []byte) (busy bool) {
 
 // ebb ends a stream: the loop is told of what is there, and of whatever comes.
 func (p *polled) ebb() {
-	p.stream.flows = false
+	p.flows = false
 	_ = setLowWater(p.server.fd, 1) // it fails for what is no connection any more, of which the loop is told
 }
 
@@ -111,9 +122,9 @@ func (l *loop) patience() time.Duration {
 	if len(l.streams) == 0 {
 		return forever
 	}
-	first := l.streams[0].stream.due
-	for _, p := range l.streams[1:] {
-		first = min(first, p.stream.due)
+	first := l.streams[0].due
+	for _, s := range l.streams[1:] {
+		first = min(first, s.due)
 	}
 	return max(0, first-l.clock())
 }

@@ -24,9 +24,8 @@ func lowWater(fd int) int {
 	return n
 }
 
-// answering is a pair whose server is in the middle of a long answer, and what
-// ends the pair.
-func answering(t *testing.T, l *loop) (p *polled, far, client, server int, ended owner) {
+// relaying is a pair of TCP connections; far is its own one to the server.
+func relaying(t *testing.T, l *loop) (p *polled, far, client, server int, ended owner) {
 	t.Helper()
 	near, client := tcpSockets(t)
 	far, server = tcpSockets(t)
@@ -34,6 +33,13 @@ func answering(t *testing.T, l *loop) (p *polled, far, client, server int, ended
 	ended = make(owner, 1)
 	p.Begin(ended)
 	hear(t, client, len(greeting))
+	return p, far, client, server, ended
+}
+
+// answering is a pair whose server is in the middle of a long answer.
+func answering(t *testing.T, l *loop) (p *polled, far, client, server int, ended owner) {
+	t.Helper()
+	p, far, client, server, ended = relaying(t, l)
 	await(t, "a stream", func() (flows bool) {
 		var heard sync.WaitGroup
 		heard.Go(func() {
@@ -80,13 +86,7 @@ func TestWhatALongAnswerEndsWithIsHeard(t *testing.T) {
 
 // Many answers that are not long are no long one: none of them waits.
 func TestManyShortAnswersAreNoStream(t *testing.T) {
-	l := patientLoop(t)
-	near, client := tcpSockets(t)
-	far, server := tcpSockets(t)
-	p := pausedPair(l, near, far)
-	ended := make(owner, 1)
-	p.Begin(ended)
-	hear(t, client, len(greeting))
+	p, far, client, server, ended := relaying(t, patientLoop(t))
 	flush, answer := wire.Append(nil, 'H'), wire.Append(nil, 'N', strings.Repeat("x", 2*streamPiece))
 	for sent := 0; sent < 3*streamAfter; sent += len(answer) {
 		say(t, client, flush)
@@ -166,12 +166,7 @@ func TestManyLongAnswers(t *testing.T) {
 	var all sync.WaitGroup
 	for range maxStreams + 8 {
 		all.Go(func() {
-			near, client := tcpSockets(t)
-			far, server := tcpSockets(t)
-			p := pausedPair(l, near, far)
-			ended := make(owner, 1)
-			p.Begin(ended)
-			hear(t, client, len(greeting))
+			p, _, client, server, ended := relaying(t, l)
 			go say(t, server, longAnswer)
 			if got := hear(t, client, len(longAnswer)); !bytes.Equal(got, longAnswer) {
 				t.Error("what is heard is not what was said")
@@ -184,4 +179,5 @@ func TestManyLongAnswers(t *testing.T) {
 	p, _, _, _, ended := answering(t, l)
 	p.Close("enough")
 	<-ended
+	await(t, "the end of all streams", func() bool { return l.of.Streams() == 0 })
 }
