@@ -314,7 +314,7 @@ func (s *Session) retag(application string) {
 	if moved && !s.tx.armed && !s.seg.armed {
 		s.tx.epoch = 0 // what is open began as somebody else's
 	}
-	s.sub = &sub
+	s.sub = share(&sub)
 }
 
 // addTag inserts tag into sorted tags unless it is there.
