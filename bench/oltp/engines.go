@@ -18,7 +18,7 @@ var engineFiles = []struct {
 	engine string
 	files  *regexp.Regexp
 }{
-	{poll, regexp.MustCompile(`^(poll|socket)`)},
+	{poll, regexp.MustCompile(`^(poll|socket|stream)`)},
 	{goroutines, regexp.MustCompile(`^(routines|write|catchup|unread)`)},
 	{"both", regexp.MustCompile(``)},
 }
