@@ -28,6 +28,7 @@ import (
 	"lockkeeper/proxy"
 	"lockkeeper/proxy/auth"
 	"lockkeeper/proxy/engine"
+	"lockkeeper/proxy/session"
 )
 
 // pages are the reference pages, by name.
@@ -291,8 +292,8 @@ func bounds() []bound {
 		},
 		{"`limits.parse_slots`", strconv.Itoa(l.ParseSlots), "texts wait for a slot, for a bounded time, and are Unknown then", "`lockkeeper_inspect_parse_slots_used`"},
 		{"`engine: poll`: what is read at once for all sessions of a loop", "256 KiB from a server, 64 KiB from a client; 16 KiB while `limits.collected_bytes` has no 64 for each loop", "what cannot be passed on is kept, and that side is not read until it is", "`lockkeeper_collected_bytes` beyond 16 KiB of a client"},
-		{"`engine: poll`: answers of more than 1 MiB that a loop reads 64 KiB at a time, or after 100µs", "64", "others are read as they come", "`lockkeeper_streams`"},
-		{"subjects, of sessions whom a policy cannot tell apart, that are kept to be shared", "256", "a session has its own", ""},
+		{"`engine: poll`: answers of more than 1 MiB that a loop reads 64 KiB at a time, or after 100µs", strconv.Itoa(engine.MaxStreams), "others are read as they come", "`lockkeeper_streams`"},
+		{"subjects, of sessions whom a policy cannot tell apart, that are kept to be shared", strconv.Itoa(session.SharedSubjects), "a session has its own", ""},
 		{"`limits.comment_nesting`", strconv.Itoa(l.CommentNesting), "the text is refused (54001); one too long to be collected ends its session", "`lockkeeper_inspect_unknown_total`"},
 		{"`limits.parse_bytes`", size(int64(l.ParseBytes)), "long lists are cut out first; then the text is Unknown", "`lockkeeper_inspect_unknown_total`"},
 		{"a text that is kept for its fingerprint until somebody asks for that", size(inspect.MaxLateText), "it is made when the text is parsed", ""},

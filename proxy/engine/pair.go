@@ -90,6 +90,10 @@ type Config struct {
 	Poller    *Poller // nil: all sessions run on goroutines of their own
 }
 
+// MaxStreams is of how many servers a poll loop reads long answers in batches;
+// those of others are read as they come.
+const MaxStreams = 64
+
 // maxUnread is how much more a server may say, in bytes, that is changing
 // something for a client which is gone: then it loses its connection, too.
 const maxUnread = 16 << 20

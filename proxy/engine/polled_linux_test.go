@@ -52,13 +52,24 @@ var policySet = sync.OnceValue(func() *policy.Policy {
 
 func runningLoop(t *testing.T) *loop {
 	t.Helper()
+	l := stoppedLoop(t)
+	run(t, l)
+	return l
+}
+
+func stoppedLoop(t *testing.T) *loop {
+	t.Helper()
 	l, err := newLoop(&Poller{}, 1, true)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func run(t *testing.T, l *loop) {
+	t.Helper()
 	go l.run()
 	t.Cleanup(l.stop)
-	return l
 }
 
 // pausedPair is a pair whose statements are held.

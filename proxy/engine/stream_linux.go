@@ -17,7 +17,6 @@ const (
 	streamPiece = 4 << 10  // bytes or more, before an answer is a stream
 	streamBatch = 64 << 10 // bytes: half of what a socket of Linux has room for at first
 	streamPause = 100 * time.Microsecond
-	maxStreams  = 64 // of a loop; others are read as they come
 )
 
 // stream is a server's long answer.
@@ -54,7 +53,7 @@ func (p *polled) asked() {
 
 // begin has a server's answer wait until there is much of it.
 func (l *loop) begin(p *polled) {
-	if !l.patient || len(l.streams) == maxStreams || p.server.reads != readable {
+	if !l.patient || len(l.streams) == MaxStreams || p.server.reads != readable {
 		return
 	}
 	if err := setLowWater(p.server.fd, streamBatch); err == nil {

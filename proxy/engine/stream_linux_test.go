@@ -57,13 +57,31 @@ func answering(t *testing.T, l *loop) (p *polled, far, client, server int, ended
 	return p, far, client, server, ended
 }
 
+// patientLoop is one that can wait for parts of a millisecond.
 func patientLoop(t *testing.T) *loop {
 	t.Helper()
 	l := runningLoop(t)
 	if !l.patient {
-		t.Skip("this kernel has no epoll_pwait2")
+		t.Fatal("epoll_pwait2 fails: these tests need Linux 5.11 or newer, and no sandbox that forbids it")
 	}
 	return l
+}
+
+// Where the kernel cannot wait for parts of a millisecond, nothing waits.
+func TestALongAnswerWithoutPatience(t *testing.T) {
+	l := stoppedLoop(t)
+	l.patient = false
+	run(t, l)
+	p, far, client, server, ended := relaying(t, l)
+	go say(t, server, longAnswer)
+	if got := hear(t, client, len(longAnswer)); !bytes.Equal(got, longAnswer) {
+		t.Error("what is heard is not what was said")
+	}
+	if lowWater(far) == streamBatch {
+		t.Error("the loop waits for more")
+	}
+	p.Close("enough")
+	<-ended
 }
 
 func TestWhatALongAnswerEndsWithIsHeard(t *testing.T) {
@@ -164,7 +182,7 @@ func TestAClientThatDoesNotReadALongAnswer(t *testing.T) {
 func TestManyLongAnswers(t *testing.T) {
 	l := patientLoop(t)
 	var all sync.WaitGroup
-	for range maxStreams + 8 {
+	for range MaxStreams + 8 {
 		all.Go(func() {
 			p, _, client, server, ended := relaying(t, l)
 			go say(t, server, longAnswer)

@@ -90,14 +90,18 @@ func around(s *Session, x exchange, segments [][]byte) [][]byte {
 	s.Wake(shift)
 	s.FromClient(x.client)
 	segments = s.ToServer.Take(segments)
-	s.Rest()
-	s.Leave()
+	leave(s)
 	s.Wake(shift)
 	s.FromServer(x.server)
 	segments = s.ToClient.Take(segments)
+	leave(s)
+	return segments
+}
+
+// leave ends an event, as an engine does.
+func leave(s *Session) {
 	s.Rest()
 	s.Leave()
-	return segments
 }
 
 // shift is what an engine has.

@@ -34,16 +34,14 @@ func TestADecisionRestsOnNoTimeOfAnotherSession(t *testing.T) {
 		s.Wake(loop)
 		s.FromClient(msg('Q', text+"\x00"))
 		sent := bytes.Join(s.ToServer.Take(nil), nil)
-		s.Rest()
-		s.Leave()
+		leave(s)
 		return sent
 	}
 	server := func(s *Session, messages ...[]byte) {
 		s.Wake(loop)
 		s.FromServer(join(messages...))
 		s.ToClient.Take(nil)
-		s.Rest()
-		s.Leave()
+		leave(s)
 	}
 	s, other := loggedIn(t, h), loggedIn(t, h)
 	client(s, "b")

@@ -203,8 +203,7 @@ func (r *run) fromClient() {
 		r.inspecting = nil
 	}
 	r.taken += r.s.FromClient(bytes.Clone(r.client[r.taken:r.offered]))
-	r.s.Rest()
-	r.s.Leave()
+	leave(r.s)
 	if text, _ := r.s.Ask(); text != nil {
 		r.inspecting = bytes.Clone(text)
 	}
@@ -213,8 +212,7 @@ func (r *run) fromClient() {
 
 func (r *run) fromServer() {
 	r.heard += r.s.FromServer(bytes.Clone(r.server.out[r.heard:r.delivered]))
-	r.s.Rest()
-	r.s.Leave()
+	leave(r.s)
 	r.collect()
 }
 

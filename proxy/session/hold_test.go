@@ -29,8 +29,7 @@ func newTimed(t *testing.T) *timed { return &timed{newKnowing(t), time.Unix(100,
 func TestAHoldIsCountedOnce(t *testing.T) {
 	h := newTimed(t)
 	s := loggedIn(t, h)
-	s.Rest()
-	s.Leave()
+	leave(s)
 	table := inspect.Relation{Name: "x", Access: inspect.AccessDefine, Lock: inspect.AccessExclusive}
 	h.batch = &inspect.Batch{Class: inspect.Define, Statements: []inspect.Statement{{Class: inspect.Define, Kind: "ALTER TABLE", Relations: []inspect.Relation{table}}}}
 	open := h.snap
@@ -41,8 +40,7 @@ func TestAHoldIsCountedOnce(t *testing.T) {
 			holds += len(n.Holds)
 		}
 		s.ToServer.Reset()
-		s.Rest()
-		s.Leave()
+		leave(s)
 	}
 	h.pause()
 	client()
@@ -54,8 +52,7 @@ func TestAHoldIsCountedOnce(t *testing.T) {
 	}
 	h.now = h.now.Add(10 * time.Second)
 	s.FromServer(join(msg('T', "\x00\x00"), msg('D', "\x00\x01\x00\x00\x00\x010"), msg('C', "SHOW\x00"), msg('Z', "I")))
-	s.Rest()
-	s.Leave()
+	leave(s)
 	client()
 	if holds != 1 || s.Work().WaitTime != 10*time.Second {
 		t.Errorf("%d holds of %v in all are counted, want one of 10s", holds, s.Work().WaitTime)
@@ -71,13 +68,10 @@ func TestAHoldOfAnExecuteGivesItsPlaceBack(t *testing.T) {
 		s.Wake(loop)
 		s.FromClient(join(messages...))
 		s.ToServer.Reset()
-		s.Rest()
-		s.Leave()
+		leave(s)
 	}
-	first.Rest()
-	first.Leave()
-	second.Rest()
-	second.Leave()
+	leave(first)
+	leave(second)
 	h.pause()
 	execute := []([]byte){msg('E', "c\x00\x00\x00\x00\x00"), msg('S')}
 	heard(first, execute...)
@@ -91,8 +85,7 @@ func TestAHoldOfAnExecuteGivesItsPlaceBack(t *testing.T) {
 	first.Wake(loop)
 	first.FromServer(join(msg('E', "SERROR\x00C22P02\x00Mx\x00\x00"), msg('Z', "I")))
 	first.ToClient.Reset()
-	first.Rest()
-	first.Leave()
+	leave(first)
 	h.now = h.now.Add(time.Hour)
 	loop.Clock.Reset()
 	heard(second, msg('Q', "select 1\x00"))
